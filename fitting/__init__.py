@@ -1,0 +1,1 @@
+"""From DFT data to a potential: reading, auditing, fitting, testing, and the command line."""

@@ -1,0 +1,269 @@
+"""The command line: `adatom fit | test | audit | info | md | demo | template`.
+
+Imports only what a verb needs, when it needs it, so that `adatom --help` answers at once. A user's mistake is one line on
+stderr and exit code 2; a run stopped with Ctrl-C exits with 130 after saying how to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        _set_up_jax()
+        return int(arguments.run(arguments) or 0)
+    except KeyboardInterrupt:
+        print("adatom: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError, RuntimeError) as error:
+        if os.environ.get("ADATOM_TRACEBACK"):
+            raise
+        print(f"adatom: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _set_up_jax() -> None:
+    """What a program may do and a library may not: quiet logs, and a compilation cache that lives between runs."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    cache = Path(os.environ.get("ADATOM_CACHE", Path.home() / ".cache" / "adatom")) / "xla"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="adatom", description="Machine-learned interatomic potentials from DFT data.")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="versions of adatom, jax, jaxlib; backend; precision"
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    p = verbs.add_parser("fit", help="fit a potential to DFT data")
+    p.add_argument(
+        "config", nargs="?", metavar="CONFIG.toml", help="see `adatom template fit`; not needed with --train"
+    )
+    p.add_argument("--train", nargs="+", metavar="DATA", help="files, patterns or DeePMD folders to learn from")
+    p.add_argument("--test", nargs="+", metavar="DATA", help="files to report errors on, never learnt from")
+    p.add_argument("--out", metavar="DIR", help="where results go (default: CONFIG's name without .toml, or `fit`)")
+    p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="section.key=value", dest="settings", help="change one key"
+    )
+    p.set_defaults(run=_fit)
+
+    p = verbs.add_parser("test", help="errors of a potential on labelled data")
+    p.add_argument("model", metavar="MODEL")
+    p.add_argument("data", nargs="+", metavar="DATA")
+    p.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    p.add_argument("--plot", metavar="FILE", help="parity plot")
+    p.add_argument("--precision", choices=("float32", "float64"), default="float32")
+    p.set_defaults(run=_test)
+
+    p = verbs.add_parser("audit", help="look for faults in DFT data before any fit")
+    p.add_argument("data", nargs="+", metavar="DATA")
+    p.add_argument("--cutoff", type=float, default=6.0, metavar="Å")
+    p.add_argument("--json", action="store_true")
+    p.set_defaults(run=_audit)
+
+    p = verbs.add_parser("info", help="what a model file says about itself")
+    p.add_argument("model", metavar="MODEL")
+    p.add_argument("--json", action="store_true")
+    p.set_defaults(run=_info)
+
+    p = verbs.add_parser("md", help="molecular dynamics with a potential")
+    p.add_argument("model", metavar="MODEL")
+    p.add_argument("start", metavar="START", help="structure, any format ASE reads (its last frame)")
+    p.add_argument("--ensemble", choices=("nve", "nvt", "npt"), default="nvt")
+    p.add_argument("--thermostat", choices=("langevin", "nose-hoover", "bussi"), default="langevin")
+    p.add_argument("--temperature-K", type=float, metavar="K", help="needed for nvt and npt, and for new velocities")
+    p.add_argument("--pressure-GPa", type=float, metavar="GPa", help="for npt; default 0")
+    p.add_argument("--timestep-fs", type=float, default=1.0, metavar="FS")
+    p.add_argument("--steps", type=int, required=True, metavar="N")
+    p.add_argument("--supercell", type=int, nargs=3, default=(1, 1, 1), metavar=("A", "B", "C"))
+    p.add_argument("--interval", type=int, default=10, metavar="N", help="steps between frames and log lines")
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--precision", choices=("float32", "float64"), default="float32")
+    p.add_argument("--out", required=True, metavar="TRAJ", help=".extxyz or .traj; the log goes beside it as .csv")
+    p.add_argument("--overwrite", action="store_true")
+    p.set_defaults(run=_md)
+
+    p = verbs.add_parser("demo", help="audit, fit, test and MD on the silicon DFT set that comes along: a few minutes")
+    p.add_argument("--out", default="adatom-demo", metavar="DIR")
+    p.set_defaults(run=_demo)
+
+    p = verbs.add_parser("template", help="print a commented config")
+    p.add_argument("what", choices=("fit",))
+    p.set_defaults(run=_template)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        _set_up_jax()
+        from importlib.metadata import version
+
+        import jax
+        import jaxlib
+
+        print(
+            f"adatom {version('adatom')}, jax {jax.__version__}, jaxlib {jaxlib.__version__}, backend {jax.default_backend()}, "
+            "precision float32 (energies summed in float64)"
+        )
+        parser.exit()
+
+
+def _fit(a: argparse.Namespace) -> int:
+    from adatom.fitting.config import ConfigError, load_config
+    from adatom.fitting.fit import fit
+    from adatom.fitting.metrics import table
+    from adatom.fitting.train import Interrupted
+
+    overrides = {key: value for key, value in (("data.train", a.train), ("data.test", a.test)) if value}
+    out = Path(a.out) if a.out else Path(Path(a.config).with_suffix("") if a.config else "fit")
+    source = a.config
+    if source is None and a.resume and not a.train:
+        source = out / "config.toml"
+    elif source is None and not a.train:
+        raise ConfigError("give a CONFIG.toml, or --train DATA")
+    config = load_config(source, a.settings, overrides)
+    try:
+        result = fit(config, out, resume=a.resume, say=_say)
+    except Interrupted as stop:
+        print(f"adatom: {stop}; go on with: adatom fit --resume --out {out}", file=sys.stderr)
+        return 130
+    for name in ("validation", "test"):
+        if result.errors[name]:
+            print(f"\n{name}\n{table(result.errors[name])}")
+    print(f"\nwritten to {out}: model.adatom, metrics.json, log.jsonl, learning_curve.png, parity.png, config.toml")
+    return 0
+
+
+def _test(a: argparse.Namespace) -> int:
+    from adatom.fitting.dataset import read_frames
+    from adatom.fitting.metrics import compare, table
+    from adatom.fitting.progress import progress
+    from adatom.potential.model_file import load
+
+    potential = load(a.model)
+    frames, coverage = read_frames(a.data)
+    with progress("testing", unit="frames") as report:
+        comparison = compare(potential, frames, precision=a.precision, progress=report)
+    errors = comparison.errors()
+    if a.plot:
+        from adatom.fitting.plots import parity
+
+        parity(comparison, Path(a.plot))
+    if a.json:
+        print(json.dumps({"model": str(a.model), "precision": a.precision, **errors}, ensure_ascii=False))
+    else:
+        print(f"{coverage.summary()}\n\n{table(errors)}")
+    return 0
+
+
+def _audit(a: argparse.Namespace) -> int:
+    from adatom.fitting.audit import audit
+    from adatom.fitting.dataset import read_frames
+
+    frames, coverage = read_frames(a.data)
+    report = audit(frames, cutoff=a.cutoff)
+    if a.json:
+        print(json.dumps(report.as_dict(), ensure_ascii=False))
+    else:
+        print(f"{coverage.summary()}\n\n{report.text()}")
+    return 1 if report.errors else 0
+
+
+def _info(a: argparse.Namespace) -> int:
+    from adatom.potential.model_file import header_of, load
+
+    header = header_of(load(a.model))
+    if a.json:
+        print(json.dumps(header, ensure_ascii=False))
+        return 0
+    config, info = header["config"], header["info"]
+    print(
+        f"{a.model}: potential for {', '.join(header['elements'])}, cutoff {header['cutoff']} Å, {header['parameters']} parameters"
+    )
+    print(f"  descriptor {config['descriptor']['type']}, fitting net {config['fitting_net']['widths']}")
+    print("  E0 (eV): " + ", ".join(f"{k} {v:.4f}" for k, v in header["e0"].items()))
+    print(
+        "  shortest distances in the data (Å): " + ", ".join(f"{k} {v:.2f}" for k, v in header["min_distance"].items())
+    )
+    for name, e in info.get("errors", {}).items():
+        cells = [
+            f"{key} {e[key]['mae']:.3g}/{e[key]['rmse']:.3g} {e['units'][key]}"
+            for key in ("energy", "forces", "stress")
+            if e[key]["count"]
+        ]
+        print(f"  {name} ({e['frames']} frames), MAE/RMSE: {', '.join(cells)}")
+    return 0
+
+
+def _md(a: argparse.Namespace) -> int:
+    import ase.io
+
+    from adatom.fitting.progress import progress
+    from adatom.md import Interrupted, run
+    from adatom.potential import AdatomCalculator
+
+    calculator = AdatomCalculator(a.model, dtype=a.precision)
+    try:
+        atoms = ase.io.read(a.start, index=-1)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # ASE's readers raise anything at all on a broken file
+        raise ValueError(f"{a.start}: cannot be read as a structure ({type(error).__name__}: {error})") from error
+    assert not isinstance(atoms, list)
+    if min(a.supercell) < 1:
+        raise ValueError(f"--supercell needs positive numbers, got {list(a.supercell)}")
+    atoms = atoms.repeat(a.supercell)
+    atoms.calc = calculator
+    out = Path(a.out)
+    try:
+        with progress("md", unit="steps") as report:
+            summary = run(
+                atoms, ensemble=a.ensemble, thermostat=a.thermostat, temperature_K=a.temperature_K,
+                pressure_GPa=a.pressure_GPa, timestep_fs=a.timestep_fs, steps=a.steps, trajectory=out,
+                log=out.with_suffix(".csv"), interval=a.interval, seed=a.seed, overwrite=a.overwrite, progress=report,
+            )  # fmt: skip
+    except Interrupted as stop:
+        print(f"adatom: {stop}", file=sys.stderr)
+        return 130
+    pressure = "" if summary.pressure_mean != summary.pressure_mean else f", pressure {summary.pressure_mean:.3f} GPa"
+    print(
+        f"{summary.ensemble}, {len(summary.atoms)} atoms, {summary.time_ps:g} ps in {summary.wall_s:.1f} s; velocities {summary.velocities}; second "
+        f"half: temperature {summary.temperature_mean:.1f} ± {summary.temperature_std:.1f} K{pressure}; closest pair "
+        f"{summary.min_distance:.2f} Å" + (f"; drift of the conserved energy {summary.drift}" if summary.drift else "")
+    )
+    print(f"written: {summary.trajectory}, {summary.log}")
+    return 0
+
+
+def _demo(a: argparse.Namespace) -> int:
+    from adatom.fitting.demo import demo
+
+    demo(Path(a.out), say=_say)
+    return 0
+
+
+def _template(a: argparse.Namespace) -> int:
+    from adatom.fitting.config import template
+
+    print(template(), end="")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

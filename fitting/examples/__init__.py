@@ -1,0 +1,1 @@
+"""Example data sets, each with the script that computed it."""

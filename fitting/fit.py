@@ -1,0 +1,237 @@
+"""The recipe of a fit: read, audit, divide, statistics, train, test, save, plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+from adatom.fitting import plots
+from adatom.fitting.audit import audit, audit_leakage
+from adatom.fitting.batches import make_buckets, neighbourhoods
+from adatom.fitting.config import ConfigError, FitConfig, ModelSection, dump_config, load_config
+from adatom.fitting.dataset import Coverage, DataError, Frame, LabelKeys, read_frames
+from adatom.fitting.e0 import elements_of, isolated_e0, least_squares_e0
+from adatom.fitting.metrics import Comparison, compare
+from adatom.fitting.progress import progress
+from adatom.fitting.splits import split
+from adatom.fitting.statistics import describe, make_statistics
+from adatom.fitting.train import Problem, train
+from adatom.potential.evaluator import Evaluator
+from adatom.potential.model import Model, ModelConfig
+from adatom.potential.model_file import save, write_atomically
+from adatom.potential.potential import Golden, Potential
+
+Say = Callable[[str], None]
+MAY_CHANGE = ("data.test", "training.checkpoint_seconds")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The potential and its errors; `errors` has the keys train, validation, test (None where there are no frames)."""
+
+    potential: Potential
+    errors: dict[str, Any]
+    out: Path
+
+
+def fit(config: FitConfig, out: str | Path, *, resume: bool = False, say: Say = print) -> FitResult:
+    """Fit a potential and write model.adatom, metrics.json, log.jsonl, learning_curve.png, parity.png, config.toml to `out`.
+
+    Raises ConfigError, DataError, Diverged with one line each; Interrupted after Ctrl-C, with the checkpoint saved.
+    """
+    out = Path(out)
+    if not config.data.train:
+        raise ConfigError("no training data: give --train DATA or data.train in the config")
+    _prepare(out, config, resume)
+    frames = read(config, config.data.train, "training", say)
+    given = read(config, config.data.validation, "validation", say) if config.data.validation else []
+    test = read(config, config.data.test, "test", say) if config.data.test else []
+    _audit(config, [*frames, *given], test, say)
+    training, validation = (frames, given) if given else divide(frames, config)
+    elements = _elements(config.model, training, [*validation, *test])
+    model = Model(
+        ModelConfig(
+            elements=elements, descriptor=config.model.descriptor, fitting_net=config.model.fitting_net,
+            repulsion=config.model.repulsion,
+        )
+    )  # fmt: skip
+    _check_losses(config, training)
+    e0, how = _e0(config.model, training, elements)
+    with jax.enable_x64(True):
+        potential, summary = _train(config, model, training, validation, e0, out, resume=resume, say=say, how=how)
+    comparisons, errors = {}, {}
+    for name, part in (("train", training), ("validation", validation), ("test", test)):
+        errors[name] = None
+        if part:
+            with progress(f"errors on {name}", unit="frames") as report:
+                comparisons[name] = compare(potential, part, precision=config.training.precision, progress=report)
+            errors[name] = comparisons[name].errors()
+    info = {"training": summary, "errors": {k: _brief(v) for k, v in errors.items() if v}}
+    potential = Potential(potential.model, potential.params, info, _golden(potential, training))
+    save(potential, out / "model.adatom")
+    metrics = {**errors, "training": summary, "labels_e0": how}
+    write_atomically(out / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False).encode())
+    _plot(out, comparisons)
+    return FitResult(potential, errors, out)
+
+
+def read(config: FitConfig, paths: Sequence[str], what: str, say: Say) -> list[Frame]:
+    """Frames of some files with the config's label keys; says what was found."""
+    d = config.data
+    keys = LabelKeys(d.energy_key or None, d.forces_key or None, d.stress_key or None, d.virial_key or None)
+    frames, coverage = read_frames(paths, keys=keys, group_key=d.group_key or None)
+    say(f"{what}: {_indent(coverage)}")
+    return frames
+
+
+def divide(frames: Sequence[Frame], config: FitConfig) -> tuple[list[Frame], list[Frame]]:
+    """Training and validation frames; all for training where the fraction is zero or there are fewer than ten."""
+    d = config.data
+    if d.validation_fraction == 0.0 or len(frames) < 10:
+        return list(frames), []
+    a, b = split(frames, method=d.split, fraction=d.validation_fraction, seed=config.training.seed)
+    return [frames[i] for i in a], [frames[i] for i in b]
+
+
+def _indent(coverage: Coverage) -> str:
+    return coverage.summary()
+
+
+def _prepare(out: Path, config: FitConfig, resume: bool) -> None:
+    """Make the folder; refuse to overwrite another run, or to resume one with another config."""
+    saved = out / "config.toml"
+    if resume:
+        if not saved.exists():
+            raise ConfigError(f"{out}: nothing to resume (no config.toml)")
+        changed = _differences(load_config(saved).model_dump(mode="json"), config.model_dump(mode="json"))
+        changed = [c for c in changed if not c.startswith(MAY_CHANGE)]
+        if changed:
+            raise ConfigError(f"{out}: cannot resume with another config; changed: {', '.join(changed)[:300]}")
+        return
+    if (out / "model.adatom").exists() or (out / "checkpoint.zip").exists():
+        raise ConfigError(f"{out}: holds a run already; go on with --resume, or choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be made a folder ({error.strerror})") from error
+    write_atomically(saved, dump_config(config).encode())
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(set(old) | set(new))
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
+    return [] if old == new else [f"{path} ({old!r} -> {new!r})"]
+
+
+def _audit(config: FitConfig, frames: Sequence[Frame], test: Sequence[Frame], say: Say) -> None:
+    if config.data.audit == "off":
+        return
+    report = audit(frames, cutoff=config.model.descriptor.cutoff)
+    findings = [f for f in report.findings if f.severity != "info"]
+    findings += [f for f in audit_leakage(frames, test) if f.severity != "info"] if test else []
+    for finding in findings:
+        say(f"audit: {finding.text()}")
+    if report.errors and config.data.audit == "refuse":
+        raise DataError(
+            f"the audit found {len(report.errors)} error(s), first: {report.errors[0].message}; repair the data, or go on with "
+            "--set data.audit=warn"
+        )
+
+
+def _elements(section: ModelSection, training: Sequence[Frame], others: Sequence[Frame]) -> tuple[int, ...]:
+    found = elements_of(training)
+    elements = section.elements or found
+    missing = sorted(set(found) - set(elements))
+    if missing:
+        raise ConfigError(f"model.elements is {list(elements)}, but the training data have {', '.join(missing)} too")
+    for frame in others:
+        unknown = {chemical_symbols[z] for z in frame.structure.numbers} - set(elements)
+        if unknown:
+            raise DataError(f"{frame.source} has {', '.join(sorted(unknown))}, which no training frame has")
+    return tuple(sorted(atomic_numbers[s] for s in elements))
+
+
+def _check_losses(config: FitConfig, training: Sequence[Frame]) -> None:
+    """A term that was given weight needs labels; the default weight of a term without labels is simply without effect."""
+    for term in ("energy", "forces", "stress"):
+        wanted = {f"{term}_start", f"{term}_end"} & config.loss.model_fields_set
+        weight = max(getattr(config.loss, f"{term}_start"), getattr(config.loss, f"{term}_end"))
+        have = any(getattr(f.labels, term) is not None for f in training)
+        if weight > 0 and not have and (wanted or term == "energy"):
+            raise ConfigError(f"loss.{term} has weight {weight:g}, but no training frame has a label of {term}")
+
+
+def _e0(section: ModelSection, training: Sequence[Frame], elements: tuple[int, ...]) -> tuple[np.ndarray, str]:
+    symbols = [chemical_symbols[z] for z in elements]
+    if isinstance(section.e0, dict):
+        missing = [s for s in symbols if s not in section.e0]
+        if missing:
+            raise ConfigError(f"model.e0 lacks {', '.join(missing)}")
+        return np.array([section.e0[s] for s in symbols]), "given"
+    isolated = isolated_e0(training) if section.e0 != "least_squares" else {}
+    missing = [s for s in symbols if s not in isolated]
+    if not missing:
+        return np.array([isolated[s] for s in symbols]), "isolated atoms"
+    if section.e0 == "isolated_atoms":
+        raise ConfigError(f"model.e0 is isolated_atoms, but there is no isolated-atom frame of {', '.join(missing)}")
+    values, rank = least_squares_e0(training, symbols)
+    return np.array([values[s] for s in symbols]), f"least squares; {rank.summary()}"
+
+
+def _train(
+    config: FitConfig, model: Model, training: Sequence[Frame], validation: Sequence[Frame], e0: np.ndarray, out: Path,
+    *, resume: bool, say: Say, how: str,
+) -> tuple[Potential, dict[str, Any]]:  # fmt: skip
+    every = [*training, *validation]
+    items = neighbourhoods(every, model.elements, model.cutoff)
+    buckets = make_buckets(every, items, config.training.max_buckets)
+    train_rows = [np.flatnonzero(np.asarray(b.frame) < len(training)) for b in buckets]
+    valid_rows = [np.flatnonzero(np.asarray(b.frame) >= len(training)) for b in buckets]
+    keep = [k for k, rows in enumerate(train_rows) if len(rows)]
+    if len(keep) < len(buckets):  # a bucket of validation frames only: one bucket for all
+        buckets = make_buckets(every, items, 1)
+        train_rows = [np.flatnonzero(np.asarray(b.frame) < len(training)) for b in buckets]
+        valid_rows = [np.flatnonzero(np.asarray(b.frame) >= len(training)) for b in buckets]
+    network = model.init(jax.random.key(config.training.seed))
+    statistics = make_statistics(model, network, training, items[: len(training)], buckets, e0)
+    problem = Problem(model, statistics, buckets, train_rows, valid_rows, config.loss, config.training)
+    pairs = sum(len(x.pairs.i) for x in items) / max(sum(len(x.structure) for x in items), 1)
+    potential = Potential(model, {"network": network, "statistics": statistics})
+    say(describe(statistics, model.elements) + f"  (E0 from {how})")
+    say(
+        f"model: {type(config.model.descriptor).__name__.removesuffix('Config')}, cutoff {model.cutoff} Å, {pairs:.0f} neighbours an "
+        f"atom, {potential.n_parameters} parameters; {len(training)} frames to train on, {len(validation)} to validate; "
+        f"{problem.epochs} epochs of {problem.steps_per_epoch} steps, {len(buckets)} sizes to compile, seed {config.training.seed}"
+    )
+    with progress("training", unit="steps") as report:
+        best, summary = train(problem, network, out, resume=resume, report=report, say=say)
+    summary |= {
+        "seed": config.training.seed, "frames_train": len(training), "frames_validation": len(validation), "e0": how,
+        "jax": jax.__version__, "backend": jax.default_backend(),
+    }  # fmt: skip
+    return Potential(model, {"network": best, "statistics": statistics}), summary
+
+
+def _golden(potential: Potential, frames: Sequence[Frame]) -> Golden:
+    """The smallest frame of several atoms, with the energy and forces this machine gets in float64."""
+    frame = min(frames, key=lambda f: (len(f.structure) < 2, len(f.structure)))
+    out = Evaluator(potential, precision="float64", skin=0.0, test=False)(frame.structure)
+    return Golden(frame.structure, out.energy, out.forces)
+
+
+def _brief(errors: dict[str, Any]) -> dict[str, Any]:
+    return {k: errors[k] for k in ("frames", "energy", "forces", "stress", "units")}
+
+
+def _plot(out: Path, comparisons: dict[str, Comparison]) -> None:
+    plots.learning_curve(out / "log.jsonl", out / "learning_curve.png")
+    name = next(n for n in ("test", "validation", "train") if n in comparisons)
+    plots.parity(comparisons[name], out / "parity.png")

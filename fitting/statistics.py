@@ -1,0 +1,114 @@
+"""What the training data fix before the first step: E0, energy scale, descriptor statistics, shortest distances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase.data import chemical_symbols, covalent_radii
+
+from adatom.fitting.batches import Bucket, assemble
+from adatom.fitting.dataset import Frame
+from adatom.potential.geometry import pair_vectors
+from adatom.potential.graph import Neighbourhood
+from adatom.potential.model import Model, Params, Statistics
+
+UNSEEN = 0.7  # of the sum of covalent radii: where nuclear repulsion starts for a pair the data never bring together
+
+
+def make_statistics(
+    model: Model,
+    network: Params,
+    frames: Sequence[Frame],
+    items: Sequence[Neighbourhood],
+    buckets: Sequence[Bucket],
+    e0: np.ndarray,
+) -> Statistics:
+    """All of `Statistics`, float64 on the host; `e0` (species,) eV.
+
+    Features of fixed descriptors are centred and scaled one by one; those of a descriptor with parameters, which move in
+    training, only share one scale. The energy scale is half the root mean square of the forces times 1 Å.
+    """
+    n, f = len(model.elements), model.config.descriptor.n_features(len(model.elements))
+    count, total, squares = np.zeros(n), np.zeros((n, f)), np.zeros((n, f))
+    for bucket in buckets:
+        for start in range(0, len(bucket), 64):
+            index = np.arange(start, min(start + 64, len(bucket)))
+            padded = np.resize(index, min(64, len(bucket)))
+            here = np.arange(len(padded)) < len(index)
+            for t, d, mask in _features(model, network, bucket, padded, here):
+                x = np.asarray(d, dtype=np.float64)[np.asarray(mask)]
+                count[t] += len(x)
+                total[t] += x.sum(axis=0)
+                squares[t] += (x * x).sum(axis=0)
+    count = np.maximum(count, 1.0)[:, None]
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    if jax.tree.leaves(network["descriptor"]):
+        std = np.broadcast_to(np.sqrt((squares / count).mean(axis=1, keepdims=True)), std.shape)
+        mean = np.zeros_like(mean)
+    std = np.maximum(std, 1e-3 * std.max(axis=1, keepdims=True) + 1e-12)
+    force = np.concatenate([x.labels.forces.ravel() for x in frames if x.labels.forces is not None] or [np.ones(1)])
+    scale = 0.5 * max(float(np.sqrt(np.mean(force**2))), 1e-3)
+    residual = _mean_residual(frames, model, e0)
+    return Statistics(e0, residual, np.full(n, scale), mean, np.array(std), shortest_distances(items, model.elements))
+
+
+def shortest_distances(items: Sequence[Neighbourhood], elements: Sequence[int]) -> np.ndarray:
+    """Shortest distance in Å of each pair of elements (species, species); `UNSEEN` × covalent radii where there is none."""
+    n = len(elements)
+    shortest = np.full((n, n), np.inf)
+    for x in items:
+        i, j, s = x.pairs
+        d = x.structure.positions[j] - x.structure.positions[i] + s @ x.structure.cell
+        np.minimum.at(shortest, (x.species[i], x.species[j]), np.sqrt((d * d).sum(axis=1)))
+    radii = covalent_radii[list(elements)]
+    expected = radii[:, None] + radii[None, :]
+    return np.where(shortest < 2.0 * expected, shortest, UNSEEN * expected)
+
+
+def describe(statistics: Statistics, elements: Sequence[int]) -> str:
+    """Lines to print: E0 and shortest distances."""
+    symbols = [chemical_symbols[z] for z in elements]
+    e0 = ", ".join(f"{s} {x:.4f}" for s, x in zip(symbols, np.asarray(statistics.e0), strict=True))
+    d = np.asarray(statistics.min_distance)
+    pairs = ", ".join(f"{a}-{b} {d[i, j]:.2f}" for i, a in enumerate(symbols) for j, b in enumerate(symbols) if i <= j)
+    return f"E0 (eV): {e0}\nshortest distances (Å): {pairs}"
+
+
+def _mean_residual(frames: Sequence[Frame], model: Model, e0: np.ndarray) -> np.ndarray:
+    """Mean energy an atom over E0 (zero by construction after least squares; the cohesive energy over isolated atoms)."""
+    rest = [
+        (x.labels.energy - sum(e0[model.elements.index(int(z))] for z in x.structure.numbers)) / len(x.structure)
+        for x in frames
+        if x.labels.energy is not None and len(x.structure) > 1
+    ]
+    return np.full(len(model.elements), float(np.mean(rest)) if rest else 0.0)
+
+
+def _features(
+    model: Model, network: Params, bucket: Bucket, index: np.ndarray, here: np.ndarray
+) -> list[tuple[int, jax.Array, jax.Array]]:
+    out = _jitted_features(model, network, bucket, jnp.asarray(index), jnp.asarray(here))
+    species = [t for t, n in enumerate(bucket.atom_capacity) if n]
+    return [(t, d, m) for t, (d, m) in zip(species, out, strict=True)]
+
+
+def _batch_features(
+    model: Model, network: Params, bucket: Bucket, index: jax.Array, here: jax.Array
+) -> list[tuple[jax.Array, jax.Array]]:
+    graph, _ = assemble(bucket, index, here)
+    present = here[graph.structure] & graph.atom_mask
+    out = []
+    for t, a, b in graph.groups():
+        d = pair_vectors(
+            graph.positions, graph.cell, graph.structure[a:b], jnp.arange(a, b), graph.neighbours[a:b], graph.shifts[:, a:b],
+            graph.mask[a:b], 2.0 * model.cutoff,
+        ).astype(jnp.float32)  # fmt: skip
+        out.append((model.descriptors(network, d, graph.slot_capacity, t), present[a:b]))
+    return out
+
+
+_jitted_features = jax.jit(_batch_features, static_argnames="model")

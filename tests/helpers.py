@@ -1,0 +1,157 @@
+"""What several tests need: small models with random weights, awkward structures, and evaluation without the Verlet list."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adatom.potential.descriptors import DeepPotentialConfig, SymmetryFunctionsConfig
+from adatom.potential.graph import batch, neighbourhood
+from adatom.potential.model import FittingNetConfig, Model, ModelConfig, Statistics
+from adatom.potential.potential import Golden, Potential
+from adatom.potential.predict import predict
+from adatom.potential.structure import Structure
+
+CUTOFF = 4.0
+
+
+def symmetry_functions(**settings):
+    return SymmetryFunctionsConfig(**({"cutoff": CUTOFF, "n_radial": 4, "n_angular": 2, "zetas": (1.0, 3.0)} | settings))
+
+
+def deep_potential(**settings):
+    small = {"cutoff": CUTOFF, "smooth_cutoff": 1.0, "embedding_net": (3, 6), "axis": 2, "typical_neighbours": 10.0}
+    return DeepPotentialConfig(**(small | settings))
+
+
+def make_model(elements, descriptor=None, widths=(6, 6)):
+    config = ModelConfig(
+        elements=elements, descriptor=descriptor or symmetry_functions(), fitting_net=FittingNetConfig(widths=widths)
+    )
+    return Model(config)
+
+
+def make_params(model, seed=0, min_distance=0.9):
+    """Random weights and statistics, none of them zero or one. `min_distance` is a typical shortest distance in Å."""
+    rng = np.random.default_rng(seed)
+    t, f = len(model.elements), model.config.descriptor.n_features(len(model.elements))
+    distance = min_distance * rng.uniform(0.9, 1.1, (t, t))
+    statistics = Statistics(
+        e0=rng.uniform(-100.0, -1.0, t),
+        shift=rng.uniform(-2.0, 2.0, t),
+        scale=rng.uniform(0.5, 1.5, t),
+        feature_mean=rng.uniform(0.0, 0.5, (t, f)),
+        feature_std=rng.uniform(0.3, 1.0, (t, f)),
+        min_distance=0.5 * (distance + distance.T),
+    )
+    return {"network": model.init(jax.random.key(seed)), "statistics": statistics}
+
+
+def make_potential(elements=(14,), descriptor=None, seed=0, golden=False, **settings):
+    """A small potential with random weights; with `golden`, one that carries the self-test."""
+    model = make_model(elements, descriptor)
+    potential = Potential(model, make_params(model, seed, **settings), {"note": "random weights"})
+    if golden:
+        s = awkward_structures(elements, seed)["triclinic"]
+        out = evaluate(model, potential.params, s)
+        potential = dataclasses.replace(potential, golden=Golden(s, out.energy, out.forces))
+    return potential
+
+
+def awkward_structures(elements, seed=0):
+    """Few atoms in every kind of cell, none of them convenient; the first element is alone in one of them."""
+    rng = np.random.default_rng(seed)
+    elements = np.array(elements)
+    triclinic = np.array([[5.1, 0.3, -0.4], [1.9, 4.6, 0.2], [-1.1, 0.7, 5.6]])
+    small = np.array([[2.1, 0.1, 0.0], [0.9, 2.3, -0.2], [0.3, -0.6, 2.6]])
+    slab = np.array([[3.9, 0.2, 0.1], [-0.8, 4.4, 0.3], [0.0, 0.0, 0.0]])
+    wire = np.array([[0.0, 0.0, 0.0], [0.4, 3.1, 0.3], [0.0, 0.0, 0.0]])
+    cases = {
+        "triclinic": (5, triclinic, (True, True, True)),
+        "left-handed": (4, triclinic[[1, 0, 2]] * 0.9, (True, True, True)),
+        "small": (2, small, (True, True, True)),
+        "slab": (4, slab, (True, True, False)),
+        "wire": (3, wire, (False, True, False)),
+        "molecule": (4, np.zeros((3, 3)), (False, False, False)),
+        "one element": (3, triclinic * 0.8, (True, True, True)),
+    }
+    structures = {}
+    for name, (n, cell, pbc) in cases.items():
+        pbc = np.array(pbc)
+        box = np.where(pbc[:, None], cell, 3.2 * np.eye(3))
+        positions = _spread(rng, n, box, cell * pbc[:, None])
+        species = np.zeros(n, dtype=int) if name == "one element" else rng.permutation(np.arange(n) % len(elements))
+        structures[name] = Structure(elements[species], positions, cell, pbc)
+    return structures
+
+
+def _spread(rng, n, box, lattice, least=1.3):
+    """n random points in a box, the best of many in keeping their distance from each other and their images."""
+    grid = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3) @ lattice
+    best, score = None, -1.0
+    for _ in range(400):
+        r = rng.uniform(0.0, 1.0, (n, 3)) @ box
+        d = np.linalg.norm(r[None, :, None] - r[:, None, None] + grid, axis=-1)
+        nearest = d[d > 1e-9].min(initial=9.0)
+        if nearest > score:
+            best, score = r, nearest
+        if score > least:
+            break
+    return best
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What `predict` says about one structure, atoms in the structure's own order."""
+
+    energy: float
+    energies: np.ndarray
+    forces: np.ndarray
+    stress: np.ndarray
+
+
+# compiling is most of the work here; what users run is compiled in full in the tests of the evaluator
+FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+@partial(jax.jit, static_argnames=("model", "dtype", "block"), compiler_options=FAST)
+def run(model, params, e0, graph, dtype="float64", block=None):
+    return predict(model, params, graph, e0=e0, dtype=jnp.dtype(dtype), block=block)
+
+
+def e0_of(params, model):
+    """E0 per species; analytic potentials have none."""
+    return np.asarray(params["statistics"].e0) if params else np.zeros(len(model.elements))
+
+
+def evaluate_all(model, params, structures, *, dtype="float64", block=None, **capacities):
+    """Many structures in one graph: a list of results, or a dict where a dict is given."""
+    if isinstance(structures, dict):
+        results = evaluate_all(model, params, list(structures.values()), dtype=dtype, block=block, **capacities)
+        return dict(zip(structures, results, strict=True))
+    graph, rows = batch([neighbourhood(s, model.elements, model.cutoff) for s in structures], **capacities)
+    out = run(model, params, e0_of(params, model), graph, dtype, block)
+    energies, forces = np.asarray(out.atomic_energies)[rows], np.asarray(out.forces, dtype=float)[rows]
+    stops = np.cumsum([len(s) for s in structures])[:-1]
+    return [
+        Result(float(out.energy[n]), e, f, np.asarray(out.stress[n]))
+        for n, (e, f) in enumerate(zip(np.split(energies, stops), np.split(forces, stops), strict=True))
+    ]
+
+
+def evaluate(model, params, structure, **settings):
+    return evaluate_all(model, params, [structure], **settings)[0]
+
+
+def rotation(seed):
+    """A random proper rotation."""
+    q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
+    return q * np.sign(np.linalg.det(q))
+
+
+def strained(s, strain):
+    """r -> r(1 + ε), cell -> cell(1 + ε)."""
+    f = np.eye(3) + strain
+    return dataclasses.replace(s, positions=s.positions @ f, cell=s.cell @ f)
