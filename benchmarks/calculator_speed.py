@@ -4,8 +4,8 @@
     python benchmarks/calculator_speed.py --reference deepmd                 reference: DeePMD-kit, compressed, float32
     python benchmarks/calculator_speed.py --atoms 500 --rounds 1 --core 1    quick
 
-Every measurement is a process of its own, pinned to one core, single-threaded, and the processes take turns (A B C … A B C …):
-on shared machines only ratios within a run mean anything. Random weights; the time of a step does not depend on them.
+Every measurement is a process of its own, pinned to one core, single-threaded, and the processes take turns
+(A B C … A B C …): on shared machines only ratios within a run mean anything. Random weights: times do not depend on them.
 Steps include ASE's integrator and the rebuilding of neighbour lists. CPU time, not wall time.
 """
 
@@ -24,10 +24,10 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from copper import CELLS, copper, pin, time_steps
+from copper import CELLS, copper, pin, time_steps  # noqa: E402
 
 STEPS = {108: 20, 500: 60, 4000: 40, 32000: 25}
-SUBJECTS = ("deep_potential float32", "deep_potential float64", "symmetry_functions float32", "symmetry_functions float64")
+SUBJECTS = tuple(f"{kind} {dtype}" for kind in ("deep_potential", "symmetry_functions") for dtype in ("float32", "float64"))
 DEEPMD = "deepmd-kit==3.2.0"
 
 
@@ -65,7 +65,8 @@ def measure(subject: str, n_atoms: int, steps: int) -> dict[str, Any]:
         from ase.calculators.emt import EMT
 
         atoms.calc = EMT()
-        return {"what": f"ASE {ase.__version__} EMT", "precision": "float64", **time_steps(atoms, steps=steps, warm_up=3)}
+        what = f"ASE {ase.__version__} EMT"
+        return {"what": what, "precision": "float64", **time_steps(atoms, steps=steps, warm_up=3)}
     from adatom.potential import AdatomCalculator
 
     kind, dtype = subject.split()
@@ -159,8 +160,8 @@ def main(arguments: list[str] | None = None) -> None:
                 found.setdefault((subject, n_atoms), []).append(out)
                 print(
                     f"  {n_atoms} atoms, round {turn + 1}, {out['what']} {out['precision']}: {out['mean']:.1f} µs/atom/step "
-                    f"(median step {out['median']:.1f}, {out.get('builds', '?')} lists, {out.get('compilations', 0)} "
-                    f"compilations, {100 * out['cpu_share']:.0f} % of a core)",
+                    f"(median step {out['median']:.1f}, {out.get('builds', '?')} lists, "
+                    f"{out.get('compilations', '?')} compilations, {100 * out['cpu_share']:.0f} % of a core)",
                     flush=True,
                 )
     report(found, options.reference, options.atoms)

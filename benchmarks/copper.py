@@ -1,4 +1,4 @@
-"""The system all speeds are measured on, for any interpreter that has ASE: fcc copper moved by velocity Verlet on one core.
+"""The system all speeds are measured on, for any interpreter that has ASE: fcc copper under velocity Verlet, one core.
 
 Imported by `calculator_speed.py` and by `deepmd_reference.py`, which runs in DeePMD-kit's own environment.
 """
@@ -17,8 +17,8 @@ def pin(core: int) -> None:
     """One core, one thread. Call before importing numpy, jax or tensorflow."""
     os.sched_setaffinity(0, {core})
     for name in (
-        "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
-        "DP_INTRA_OP_PARALLELISM_THREADS", "DP_INTER_OP_PARALLELISM_THREADS",
+        "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS",
+        "TF_NUM_INTEROP_THREADS", "DP_INTRA_OP_PARALLELISM_THREADS", "DP_INTER_OP_PARALLELISM_THREADS",
     ):  # fmt: skip
         os.environ[name] = "1"
     flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -41,8 +41,10 @@ def copper(n_atoms: int) -> Any:
     return atoms
 
 
-def time_steps(atoms: Any, *, steps: int, warm_up: int, after_warm_up: Callable[[], None] = lambda: None) -> dict[str, float]:
-    """Velocity Verlet, 1 fs. CPU time (user + system, all threads) per atom and step in µs: mean, and median of steps."""
+def time_steps(
+    atoms: Any, *, steps: int, warm_up: int, after_warm_up: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """Velocity Verlet, 1 fs. CPU time (user + system, all threads) per atom and step in µs: mean and median of steps."""
     import numpy as np
     from ase import units
     from ase.md.verlet import VelocityVerlet

@@ -1,10 +1,10 @@
 """DeePMD-kit's se_e2_a on the same copper. Run by DeePMD-kit's own interpreter; `calculator_speed.py` does that.
 
-    python deepmd_reference.py prepare FOLDER                      train 20 steps, freeze, compress -> FOLDER/compressed.pb
-    python deepmd_reference.py time FOLDER ATOMS STEPS CORE        prints one line of JSON
+    python deepmd_reference.py prepare FOLDER                 train 20 steps, freeze, compress -> FOLDER/compressed.pb
+    python deepmd_reference.py time FOLDER ATOMS STEPS CORE   prints one line of JSON
 
-The sizes are DeePMD-kit's own (embedding 25-50-100, axis 16, fitting 240-240-240, cutoff 6 Å, float32). Twenty steps of training
-give weights of the right size and no accuracy: the time of a step does not depend on their values.
+The sizes are DeePMD-kit's own (embedding 25-50-100, axis 16, fitting 240-240-240, cutoff 6 Å, float32). Twenty steps of
+training give weights of the right size and no accuracy: the time of a step does not depend on their values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from copper import copper, pin, time_steps
+from copper import copper, pin, time_steps  # noqa: E402
 
 INPUT = {
     "model": {
@@ -29,12 +29,12 @@ INPUT = {
     },
     "learning_rate": {"type": "exp", "start_lr": 1e-3, "stop_lr": 1e-4, "decay_steps": 5},
     "loss": {
-        "type": "ener", "start_pref_e": 0.02, "limit_pref_e": 1, "start_pref_f": 1000, "limit_pref_f": 1, "start_pref_v": 0,
-        "limit_pref_v": 0,
+        "type": "ener", "start_pref_e": 0.02, "limit_pref_e": 1, "start_pref_f": 1000, "limit_pref_f": 1,
+        "start_pref_v": 0, "limit_pref_v": 0,
     },
     "training": {
-        "training_data": {"systems": ["data"], "batch_size": 1}, "numb_steps": 20, "disp_file": "lcurve.out", "disp_freq": 10,
-        "save_freq": 20, "seed": 1,
+        "training_data": {"systems": ["data"], "batch_size": 1}, "numb_steps": 20, "disp_file": "lcurve.out",
+        "disp_freq": 10, "save_freq": 20, "seed": 1,
     },
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ import numpy as np
 from adatom.fitting.dataset import Frame
 from adatom.potential.graph import Graph, Neighbourhood, batch, neighbourhood
 
-Array = jax.Array
+Array = jax.Array | np.ndarray
 
 
 @jax.tree_util.register_dataclass

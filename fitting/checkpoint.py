@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +33,7 @@ def save_checkpoint(path: Path, arrays: Any, counters: dict[str, Any]) -> None:
         z.writestr("counters.json", json.dumps(counters))
         for n, leaf in enumerate(leaves):
             member = io.BytesIO()
-            np.lib.format.write_array(member, np.ascontiguousarray(leaf), allow_pickle=False)
+            np.lib.format.write_array(member, leaf, allow_pickle=False)
             z.writestr(f"{n:05d}.npy", member.getvalue())
     write_atomically(path, buffer.getvalue())
 
@@ -46,7 +47,7 @@ def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
             leaves = [np.lib.format.read_array(io.BytesIO(z.read(n)), allow_pickle=False) for n in names]
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no checkpoint to resume from") from error
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
+    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, RuntimeError, zlib.error) as error:
         raise CheckpointError(f"{path}: damaged checkpoint, {' '.join(str(error).split())[:120]}") from error
     expected, structure = jax.tree.flatten(like)
     if [np.shape(x) for x in expected] != [x.shape for x in leaves]:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("adatom: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("ADATOM_TRACEBACK"):
             raise
         print(f"adatom: {' '.join(str(error).split())}", file=sys.stderr)
@@ -40,7 +40,7 @@ def _set_up_jax() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="adatom", description="Machine-learned interatomic potentials from DFT data.")
+    parser = _Parser(prog="adatom", description="Machine-learned interatomic potentials from DFT data.")
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="versions of adatom, jax, jaxlib; backend; precision"
     )
@@ -105,6 +105,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """A mistake is one line here too."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         _set_up_jax()
@@ -131,13 +138,15 @@ def _fit(a: argparse.Namespace) -> int:
     source = a.config
     if source is None and a.resume and not a.train:
         source = out / "config.toml"
+        if not source.exists():
+            raise ConfigError(f"{out}: nothing to resume (no config.toml)")
     elif source is None and not a.train:
         raise ConfigError("give a CONFIG.toml, or --train DATA")
     config = load_config(source, a.settings, overrides)
     try:
         result = fit(config, out, resume=a.resume, say=_say)
-    except Interrupted as stop:
-        print(f"adatom: {stop}; go on with: adatom fit --resume --out {out}", file=sys.stderr)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        print(f"adatom: {stop or 'interrupted'}; go on with: adatom fit --resume --out {out}", file=sys.stderr)
         return 130
     for name in ("validation", "test"):
         if result.errors[name]:
@@ -213,6 +222,7 @@ def _md(a: argparse.Namespace) -> int:
     from adatom.fitting.progress import progress
     from adatom.md import Interrupted, run
     from adatom.potential import AdatomCalculator
+    from adatom.potential.graph import species_of
 
     calculator = AdatomCalculator(a.model, dtype=a.precision)
     try:
@@ -222,25 +232,27 @@ def _md(a: argparse.Namespace) -> int:
     except Exception as error:  # ASE's readers raise anything at all on a broken file
         raise ValueError(f"{a.start}: cannot be read as a structure ({type(error).__name__}: {error})") from error
     assert not isinstance(atoms, list)
+    species_of(atoms.numbers, calculator.potential.model.elements, name=str(a.start))
     if min(a.supercell) < 1:
         raise ValueError(f"--supercell needs positive numbers, got {list(a.supercell)}")
     atoms = atoms.repeat(a.supercell)
     atoms.calc = calculator
     out = Path(a.out)
+    pressure = 0.0 if a.ensemble == "npt" and a.pressure_GPa is None else a.pressure_GPa
     try:
         with progress("md", unit="steps") as report:
             summary = run(
                 atoms, ensemble=a.ensemble, thermostat=a.thermostat, temperature_K=a.temperature_K,
-                pressure_GPa=a.pressure_GPa, timestep_fs=a.timestep_fs, steps=a.steps, trajectory=out,
+                pressure_GPa=pressure, timestep_fs=a.timestep_fs, steps=a.steps, trajectory=out,
                 log=out.with_suffix(".csv"), interval=a.interval, seed=a.seed, overwrite=a.overwrite, progress=report,
             )  # fmt: skip
     except Interrupted as stop:
         print(f"adatom: {stop}", file=sys.stderr)
         return 130
-    pressure = "" if summary.pressure_mean != summary.pressure_mean else f", pressure {summary.pressure_mean:.3f} GPa"
+    mean = "" if summary.pressure_mean != summary.pressure_mean else f", pressure {summary.pressure_mean:.3f} GPa"
     print(
         f"{summary.ensemble}, {len(summary.atoms)} atoms, {summary.time_ps:g} ps in {summary.wall_s:.1f} s; velocities {summary.velocities}; second "
-        f"half: temperature {summary.temperature_mean:.1f} ± {summary.temperature_std:.1f} K{pressure}; closest pair "
+        f"half: temperature {summary.temperature_mean:.1f} ± {summary.temperature_std:.1f} K{mean}; closest pair "
         f"{summary.min_distance:.2f} Å" + (f"; drift of the conserved energy {summary.drift}" if summary.drift else "")
     )
     print(f"written: {summary.trajectory}, {summary.log}")
@@ -249,8 +261,13 @@ def _md(a: argparse.Namespace) -> int:
 
 def _demo(a: argparse.Namespace) -> int:
     from adatom.fitting.demo import demo
+    from adatom.fitting.train import Interrupted
 
-    demo(Path(a.out), say=_say)
+    try:
+        demo(Path(a.out), say=_say)
+    except Interrupted as stop:
+        print(f"adatom: {stop}; go on with: adatom fit --resume --out {Path(a.out) / 'fit'}", file=sys.stderr)
+        return 130
     return 0
 
 

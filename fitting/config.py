@@ -7,6 +7,7 @@ A file is TOML with the sections [data], [model], [loss], [training]; every key 
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,13 +72,19 @@ class ModelSection(_Section):
         for s in (*self.elements, *(self.e0 if isinstance(self.e0, dict) else ())):
             if atomic_numbers.get(s, 0) < 1:
                 raise ValueError(f"{s!r} is not the symbol of an element")
+        for s, energy in self.e0.items() if isinstance(self.e0, dict) else ():
+            if not math.isfinite(energy):
+                raise ValueError(f"e0 of {s} is {energy}, not a finite energy in eV")
         if len(set(self.elements)) != len(self.elements):
             raise ValueError(f"elements named twice in {list(self.elements)}")
         return self
 
 
 class LossConfig(_Section):
-    """[loss]: prefactors of squared errors per atom (eV²), of forces (eV/Å)² and stress (eV/Å³)²; start moves to end with the learning rate."""
+    """[loss]: prefactors of squared errors per atom (eV²), of forces (eV/Å)² and of stress (eV/Å³)².
+
+    Start moves to end with the learning rate.
+    """
 
     energy_start: Annotated[float, Field(ge=0.0)] = 20.0
     energy_end: Annotated[float, Field(ge=0.0)] = 200.0
@@ -134,7 +141,8 @@ def load_config(
 ) -> FitConfig:
     """Read a TOML file (or start from defaults), apply `section.key=value` settings and overrides {"section.key": value}.
 
-    Relative data paths in the file are relative to it. Raises ConfigError with one line.
+    Relative data paths in the file are relative to it, others to the working folder; all are made absolute, so that the
+    resolved config means the same wherever it lies. Raises ConfigError with one line.
     """
     tree: dict[str, Any] = {}
     if path is not None:
@@ -147,16 +155,7 @@ def load_config(
             raise ConfigError(f"{path}: a folder, not a config file") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not valid TOML, {error}") from error
-        data = tree.get("data")
-        if isinstance(data, dict):
-            for key in ("train", "test", "validation"):
-                if isinstance(data.get(key), str):
-                    data[key] = [data[key]]
-                if isinstance(data.get(key), list):
-                    data[key] = [
-                        str(path.parent / p) if isinstance(p, str) and not Path(p).is_absolute() else p
-                        for p in data[key]
-                    ]
+        _absolute_paths(tree, path.parent)
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
@@ -164,13 +163,31 @@ def load_config(
         _put(tree, key.strip(), _value(value.strip()))
     for key, value in (overrides or {}).items():
         _put(tree, key, value)
-    descriptor = tree.get("model", {}).get("descriptor") if isinstance(tree.get("model"), dict) else None
+    _absolute_paths(tree, Path())
+    section = tree.get("model")
+    descriptor = section.get("descriptor") if isinstance(section, dict) else None
     if isinstance(descriptor, dict):
         descriptor.setdefault("type", "symmetry_functions")
     try:
         return FitConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{path or 'config'}: {_message(error)}") from error
+
+
+def _absolute_paths(tree: dict[str, Any], folder: Path) -> None:
+    data = tree.get("data")
+    if not isinstance(data, dict):
+        return
+    for key in ("train", "test", "validation"):
+        if isinstance(data.get(key), str):
+            data[key] = [data[key]]
+        if isinstance(data.get(key), list | tuple):
+            data[key] = [_absolute(folder, p) if isinstance(p, str) else p for p in data[key]]
+
+
+def _absolute(folder: Path, text: str) -> str:
+    path = folder / Path(text).expanduser()
+    return str(path.parent.resolve() / path.name)  # a link keeps its own name: the extension tells the format
 
 
 def dump_config(config: FitConfig) -> str:
@@ -187,7 +204,7 @@ def template() -> str:
 
 
 def _describe(name: str, section: BaseModel) -> list[str]:
-    about = " ".join((type(section).__doc__ or "").split()).partition(": ")[2]
+    about = (type(section).__doc__ or "").partition(": ")[2].partition("\n\n")[0]
     lines = [f"[{name}]" + (f"  # {about}" if "." not in name else "")]
     nested: list[str] = []
     for key, info in type(section).model_fields.items():
@@ -215,14 +232,17 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
         node = node.setdefault(name, {})
         if not isinstance(node, dict):
             raise ConfigError(f"{key}: {name} is a value, not a section")
-    if key in ("data.train", "data.test", "data.validation") and isinstance(value, str):
-        value = [value]
     node[leaf] = value
 
 
 def _message(error: ValidationError) -> str:
     first = error.errors()[0]
-    place = [str(p) for p in first["loc"] if p not in ("symmetry_functions", "deep_potential")]
+    place: list[str] = []
+    for part in first["loc"]:
+        if isinstance(part, int) and place:
+            place[-1] += f"[{part}]"
+        elif part not in ("symmetry_functions", "deep_potential") and "[" not in str(part):  # names of union members
+            place.append(str(part))
     where = f"[{'.'.join(place[:-1])}]" if len(place) > 1 else "the file"
     if first["type"] == "extra_forbidden":
         guess = difflib.get_close_matches(place[-1], _known_keys(place[:-1], first["loc"]), n=1)

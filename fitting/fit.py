@@ -15,10 +15,10 @@ from ase.data import atomic_numbers, chemical_symbols
 from adatom.fitting import plots
 from adatom.fitting.audit import audit, audit_leakage
 from adatom.fitting.batches import make_buckets, neighbourhoods
-from adatom.fitting.config import ConfigError, FitConfig, ModelSection, dump_config, load_config
+from adatom.fitting.config import ConfigError, FitConfig, LossConfig, ModelSection, dump_config, load_config
 from adatom.fitting.dataset import Coverage, DataError, Frame, LabelKeys, read_frames
 from adatom.fitting.e0 import elements_of, isolated_e0, least_squares_e0
-from adatom.fitting.metrics import Comparison, compare
+from adatom.fitting.metrics import Comparison, compare, require_finite
 from adatom.fitting.progress import progress
 from adatom.fitting.splits import split
 from adatom.fitting.statistics import describe, make_statistics
@@ -54,6 +54,8 @@ def fit(config: FitConfig, out: str | Path, *, resume: bool = False, say: Say = 
     given = read(config, config.data.validation, "validation", say) if config.data.validation else []
     test = read(config, config.data.test, "test", say) if config.data.test else []
     _audit(config, [*frames, *given], test, say)
+    for frame in (*frames, *given, *test):
+        require_finite(frame)
     training, validation = (frames, given) if given else divide(frames, config)
     elements = _elements(config.model, training, [*validation, *test])
     model = Model(
@@ -66,7 +68,8 @@ def fit(config: FitConfig, out: str | Path, *, resume: bool = False, say: Say = 
     e0, how = _e0(config.model, training, elements)
     with jax.enable_x64(True):
         potential, summary = _train(config, model, training, validation, e0, out, resume=resume, say=say, how=how)
-    comparisons, errors = {}, {}
+    comparisons: dict[str, Comparison] = {}
+    errors: dict[str, Any] = {}
     for name, part in (("train", training), ("validation", validation), ("test", test)):
         errors[name] = None
         if part:
@@ -97,6 +100,9 @@ def divide(frames: Sequence[Frame], config: FitConfig) -> tuple[list[Frame], lis
     if d.validation_fraction == 0.0 or len(frames) < 10:
         return list(frames), []
     a, b = split(frames, method=d.split, fraction=d.validation_fraction, seed=config.training.seed)
+    known = set(elements_of([frames[i] for i in a]))
+    rare = [i for i in b if d.split == "random" and not known.issuperset(elements_of([frames[i]]))]
+    a, b = np.union1d(a, np.array(rare, dtype=a.dtype)), np.setdiff1d(b, rare)  # all frames of an element: to training
     return [frames[i] for i in a], [frames[i] for i in b]
 
 
@@ -152,8 +158,11 @@ def _elements(section: ModelSection, training: Sequence[Frame], others: Sequence
     missing = sorted(set(found) - set(elements))
     if missing:
         raise ConfigError(f"model.elements is {list(elements)}, but the training data have {', '.join(missing)} too")
+    unseen = sorted(set(elements) - set(found))
+    if unseen:
+        raise ConfigError(f"model.elements has {', '.join(unseen)}, which no training frame has: nothing can be learnt of it")
     for frame in others:
-        unknown = {chemical_symbols[z] for z in frame.structure.numbers} - set(elements)
+        unknown = set(elements_of([frame])) - set(elements)
         if unknown:
             raise DataError(f"{frame.source} has {', '.join(sorted(unknown))}, which no training frame has")
     return tuple(sorted(atomic_numbers[s] for s in elements))
@@ -161,9 +170,11 @@ def _elements(section: ModelSection, training: Sequence[Frame], others: Sequence
 
 def _check_losses(config: FitConfig, training: Sequence[Frame]) -> None:
     """A term that was given weight needs labels; the default weight of a term without labels is simply without effect."""
+    default = LossConfig()  # a resolved config and the template say it too
     for term in ("energy", "forces", "stress"):
-        wanted = {f"{term}_start", f"{term}_end"} & config.loss.model_fields_set
-        weight = max(getattr(config.loss, f"{term}_start"), getattr(config.loss, f"{term}_end"))
+        names = (f"{term}_start", f"{term}_end")
+        wanted = any(getattr(config.loss, n) != getattr(default, n) for n in names)
+        weight = max(getattr(config.loss, n) for n in names)
         have = any(getattr(f.labels, term) is not None for f in training)
         if weight > 0 and not have and (wanted or term == "energy"):
             raise ConfigError(f"loss.{term} has weight {weight:g}, but no training frame has a label of {term}")

@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adatom.fitting.batches import Targets
 from adatom.potential.graph import Graph
 from adatom.potential.predict import Prediction
 
-Array = jax.Array
+Array = jax.Array | np.ndarray
 
 
 class Prefactors(NamedTuple):
@@ -38,7 +39,7 @@ def _penalty(x: Array, delta: float | None) -> Array:
 
 def loss(
     prediction: Prediction, graph: Graph, targets: Targets, prefactors: Prefactors, huber: float | None = None
-) -> Array:
+) -> jax.Array:
     """The loss of one batch, in the dtype of the energies. `huber` is δ in units of each term, None for squares."""
     s = graph.n_structures
     wide = prediction.energy.dtype
@@ -50,12 +51,12 @@ def loss(
     difference = jnp.where((targets.stress_weight > 0)[:, None, None], prediction.stress - targets.stress, 0.0)
     stress = _penalty(difference, huber).mean(axis=(1, 2))
 
-    def mean(x: Array, w: Array) -> Array:
+    def mean(x: Array, w: Array) -> jax.Array:
         count = (w > 0).sum().astype(wide)
-        return (x * w).sum() / jnp.maximum(count, 1.0)
+        return jnp.sum(x * w) / jnp.maximum(count, 1.0)
 
     return (
-        prefactors.energy.astype(wide) * mean(energy, targets.energy_weight)
-        + prefactors.forces.astype(wide) * mean(forces, targets.forces_weight)
-        + prefactors.stress.astype(wide) * mean(stress, targets.stress_weight)
+        jnp.asarray(prefactors.energy, dtype=wide) * mean(energy, targets.energy_weight)
+        + jnp.asarray(prefactors.forces, dtype=wide) * mean(forces, targets.forces_weight)
+        + jnp.asarray(prefactors.stress, dtype=wide) * mean(stress, targets.stress_weight)
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from adatom.fitting.dataset import Frame
+from adatom.fitting.dataset import DataError, Frame
 from adatom.potential.evaluator import Evaluator, Precision
 from adatom.potential.potential import Potential
 from adatom.potential.units import GPA
@@ -60,7 +60,9 @@ def compare(
     precision: Precision = "float32",
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Evaluate every frame. Raises ValueError naming the frame that has an element the potential does not know."""
+    """Evaluate every frame. Raises ValueError naming a frame with an element the potential does not know, or a label of NaN."""
+    for frame in frames:
+        require_finite(frame)
     evaluator = Evaluator(potential, precision=precision, skin=0.0)
     types = tuple(dict.fromkeys(f.config_type for f in frames))
     columns: dict[str, list[tuple[np.ndarray, np.ndarray, int]]] = {"energy": [], "forces": [], "stress": []}
@@ -84,6 +86,14 @@ def compare(
     merged = {name: _merge(column) for name, column in columns.items()}
     counts = tuple(sum(f.config_type == t for f in frames) for t in types)
     return Comparison(merged["energy"], merged["forces"], merged["stress"], types, counts)
+
+
+def require_finite(frame: Frame) -> None:
+    """DataError naming the frame where a label is NaN or infinite: there is nothing to learn from it or to compare with."""
+    for name in ("energy", "forces", "stress"):
+        label = getattr(frame.labels, name)
+        if label is not None and not np.isfinite(label).all():
+            raise DataError(f"{frame.source}: {name} is NaN or infinite; remove or recompute the frame")
 
 
 def _merge(column: list[tuple[np.ndarray, np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -20,6 +20,8 @@ def progress(what: str, *, unit: str = "it", seconds: float = 30.0) -> Iterator[
 
         def show(done: int, total: int) -> None:
             bar.total = total
+            if bar.n == 0:  # a resumed run does not begin at zero, and was not that fast
+                bar.n = bar.initial = bar.last_print_n = done - 1
             bar.update(done - bar.n)
 
         try:

@@ -28,8 +28,8 @@ def make_statistics(
 ) -> Statistics:
     """All of `Statistics`, float64 on the host; `e0` (species,) eV.
 
-    Features of fixed descriptors are centred and scaled one by one; those of a descriptor with parameters, which move in
-    training, only share one scale. The energy scale is half the root mean square of the forces times 1 Å.
+    Features are centred and scaled one by one, or, where the descriptor says so (its parameters move them too far in
+    training), only share one scale. The energy scale is half the root mean square of the forces times 1 Å.
     """
     n, f = len(model.elements), model.config.descriptor.n_features(len(model.elements))
     count, total, squares = np.zeros(n), np.zeros((n, f)), np.zeros((n, f))
@@ -38,15 +38,17 @@ def make_statistics(
             index = np.arange(start, min(start + 64, len(bucket)))
             padded = np.resize(index, min(64, len(bucket)))
             here = np.arange(len(padded)) < len(index)
-            for t, d, mask in _features(model, network, bucket, padded, here):
-                x = np.asarray(d, dtype=np.float64)[np.asarray(mask)]
+            d, present = _jitted_features(model, network, bucket, jnp.asarray(padded), jnp.asarray(here))
+            species = np.repeat(np.arange(n), np.multiply(len(padded), bucket.atom_capacity))
+            for t in range(n):
+                x = np.asarray(d, dtype=np.float64)[np.asarray(present) & (species == t)]
                 count[t] += len(x)
                 total[t] += x.sum(axis=0)
                 squares[t] += (x * x).sum(axis=0)
     count = np.maximum(count, 1.0)[:, None]
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
-    if jax.tree.leaves(network["descriptor"]):
+    if model.config.descriptor.standardise == "together":
         std = np.broadcast_to(np.sqrt((squares / count).mean(axis=1, keepdims=True)), std.shape)
         mean = np.zeros_like(mean)
     std = np.maximum(std, 1e-3 * std.max(axis=1, keepdims=True) + 1e-12)
@@ -89,26 +91,17 @@ def _mean_residual(frames: Sequence[Frame], model: Model, e0: np.ndarray) -> np.
 
 
 def _features(
-    model: Model, network: Params, bucket: Bucket, index: np.ndarray, here: np.ndarray
-) -> list[tuple[int, jax.Array, jax.Array]]:
-    out = _jitted_features(model, network, bucket, jnp.asarray(index), jnp.asarray(here))
-    species = [t for t, n in enumerate(bucket.atom_capacity) if n]
-    return [(t, d, m) for t, (d, m) in zip(species, out, strict=True)]
-
-
-def _batch_features(
     model: Model, network: Params, bucket: Bucket, index: jax.Array, here: jax.Array
-) -> list[tuple[jax.Array, jax.Array]]:
+) -> tuple[jax.Array, jax.Array]:
+    """Descriptors (a, f) of a batch, and which of its rows are real."""
     graph, _ = assemble(bucket, index, here)
-    present = here[graph.structure] & graph.atom_mask
-    out = []
-    for t, a, b in graph.groups():
-        d = pair_vectors(
-            graph.positions, graph.cell, graph.structure[a:b], jnp.arange(a, b), graph.neighbours[a:b], graph.shifts[:, a:b],
-            graph.mask[a:b], 2.0 * model.cutoff,
-        ).astype(jnp.float32)  # fmt: skip
-        out.append((model.descriptors(network, d, graph.slot_capacity, t), present[a:b]))
-    return out
+    positions, cell, structure, neighbours, shifts, mask, present = (
+        jnp.asarray(x)
+        for x in (graph.positions, graph.cell, graph.structure, graph.neighbours, graph.shifts, graph.mask, graph.atom_mask)
+    )
+    rows = jnp.arange(len(structure))
+    d = pair_vectors(positions, cell, structure, rows, neighbours, shifts, mask, 2.0 * model.cutoff).astype(jnp.float32)
+    return model.descriptors(network, d, graph.slot_capacity, graph.atom_capacity), here[structure] & present
 
 
-_jitted_features = jax.jit(_batch_features, static_argnames="model")
+_jitted_features = jax.jit(_features, static_argnames="model")

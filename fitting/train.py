@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,9 +148,11 @@ def make_step(problem: Problem, total: int) -> Callable[..., tuple[TrainState, S
             return loss(out, graph, targets, weights, problem.loss.huber or None), error_sums(out, graph, targets)
 
         (value, sums), gradient = jax.value_and_grad(objective, has_aux=True)(state.network)
-        updates, opt = optimiser.update(gradient, state.optimiser, state.network)
+        with jax.numpy_dtype_promotion("standard"):  # optax takes powers of an int32 count
+            updates, opt = optimiser.update(gradient, state.optimiser, state.network)
         network = optax.apply_updates(state.network, updates)
-        keep = jnp.minimum(training.ema_decay, (1.0 + state.step) / (10.0 + state.step)).astype(jnp.float32)
+        done = state.step.astype(jnp.float32)
+        keep = jnp.minimum(training.ema_decay, (1.0 + done) / (10.0 + done)).astype(jnp.float32)
         keep = keep if training.ema_decay else jnp.zeros_like(keep)
         average = jax.tree.map(
             lambda a, n: keep.astype(a.dtype) * a + (1.0 - keep).astype(a.dtype) * n, state.average, network
@@ -250,24 +252,28 @@ def train(
     """Run to the end and return the best averaged network and a summary.
 
     Writes `out/checkpoint.zip` at intervals and at the end, and one line per evaluation to `out/log.jsonl`. Raises Interrupted
-    after Ctrl-C (state saved), Diverged where the loss is not finite, CheckpointError where there is nothing to resume.
+    after Ctrl-C (state saved), Diverged where the loss is not finite, CheckpointError where the checkpoint cannot be used; a run
+    killed before its first checkpoint starts from the beginning.
     """
     training, epochs, per_epoch = problem.training, problem.epochs, problem.steps_per_epoch
     total = epochs * per_epoch
     every = training.evaluate_every or max(1, epochs // 50)
     step = make_step(problem, total)
     state = TrainState(
-        network, network, network, make_optimiser(training, total).init(network), np.zeros((), dtype=np.int32)
+        network, network, network, make_optimiser(training, total).init(network), jnp.zeros((), dtype=jnp.int32)
     )
     counters: dict[str, Any] = {"evaluated": 0, "best_score": None, "best_epoch": 0, "waited": 0, "seconds": 0.0}
     path, log = out / "checkpoint.zip", out / "log.jsonl"
     window: list[Sums] = []
-    if resume:
+    if resume and not path.exists():
+        say("no checkpoint yet: starting from the beginning")
+    elif resume:
         (state, carried), counters = load_checkpoint(path, (state, Sums(*np.zeros(6))))
         window = [carried]
         say(f"resumed at step {int(state.step)} of {total}")
     _keep_log(log, counters["evaluated"])
     buckets = jax.device_put(list(problem.buckets))
+    problem = replace(problem, buckets=buckets)
     state = jax.device_put(state)
     start = last_save = time.monotonic()
     before = float(counters["seconds"])
@@ -330,7 +336,8 @@ def _after_evaluation(
     has_validation = any(len(i) for i in problem.valid)
     errors = evaluate(problem, state.average, problem.valid if has_validation else problem.train)
     now = score(errors, problem.loss)
-    better = not has_validation or counters["best_score"] is None or now < counters["best_score"]
+    judged = has_validation and now > 0.0  # else no validation frame has a label that the loss weighs at its end
+    better = not judged or counters["best_score"] is None or now < counters["best_score"]
     with open(log, "a", encoding="utf-8") as f:
         f.write(json.dumps({**line, "validation": errors if has_validation else None, "best": better}) + "\n")
     counters = {**counters, "evaluated": line["epoch"], "waited": 0 if better else counters["waited"] + 1}
@@ -343,8 +350,15 @@ def _merge(window: Sequence[Sums]) -> Sums:
     return Sums(*np.sum([[float(x) for x in s] for s in window], axis=0)) if window else Sums(*np.zeros(6))
 
 
+def _epoch_of(line: str) -> float:
+    try:
+        return int(json.loads(line)["epoch"])
+    except ValueError:  # a kill in the middle of writing it
+        return float("inf")
+
+
 def _keep_log(path: Path, evaluated: int) -> None:
     """Drop lines after the epoch `evaluated`: a resumed run appends to what its checkpoint knows."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [x for x in lines if x.endswith("}") and json.loads(x)["epoch"] <= evaluated]
+    kept = [x for x in lines if _epoch_of(x) <= evaluated]
     write_atomically(path, "".join(x + "\n" for x in kept).encode())

@@ -26,7 +26,7 @@ Ensemble = Literal["nve", "nvt", "npt"]
 Thermostat = Literal["langevin", "nose-hoover", "bussi"]
 Barostat = Literal["isotropic", "flexible"]
 DRIFT_INTERVAL = 20
-"""Steps between removals of the total momentum under Bussi, whose noise makes rounding errors of it grow exponentially."""
+"""Steps between removals of the total momentum under Bussi, whose noise makes its rounding errors grow exponentially."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def make_integrator(
     freedoms = _all_freedoms(atoms)
     if not atoms.constraints:
         if drifts(atoms):
-            warnings.warn("the centre of mass moves: its velocity is taken away, no thermostat would stop it", stacklevel=3)
+            warnings.warn("the centre of mass moves: its velocity is taken away", stacklevel=3)
             remove_drift(atoms)
         freedoms = 3 * n - 3
     if ensemble == "nvt" and thermostat == "bussi":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import ase
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -26,7 +26,7 @@ class AdatomCalculator(Calculator):
     ASE's PropertyNotImplementedError.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
 
     def __init__(
         self,

@@ -26,7 +26,9 @@ from adatom.potential.predict import Prediction, predict
 from adatom.potential.structure import Structure
 
 Precision = Literal["float32", "float64"]
-BLOCK = 32
+BLOCK = 33
+"""Atoms worked on at a time: their intermediates stay in L2. Not a multiple of 32, whose rows alias in the cache (55 instead of
+33 µs per atom with 96 slots, `benchmarks/README.md`)."""
 TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
 _tested: set[tuple[int, str]] = set()
 
@@ -147,7 +149,7 @@ class Evaluator:
         atoms = near.atom_counts
         if self.block is not None:
             atoms = np.where(atoms > self.block, self.block * np.ceil(atoms / self.block), atoms).astype(np.int64)
-        graph, self._rows = batch([near], atom_capacity=atoms, slot_capacity=self._slots)
+        graph, self._rows = batch([near], atom_capacity=atoms.tolist(), slot_capacity=self._slots.tolist())
         self._graph = jax.device_put(graph)
         reference = dataclasses.replace(structure, positions=structure.positions.copy(), cell=structure.cell.copy())
         self._reference, self._species = reference, near.species

@@ -20,7 +20,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from adatom.potential.cutoffs import smooth_step_down
-from adatom.potential.descriptors import DeepPotential, DeepPotentialConfig, SymmetryFunctions, SymmetryFunctionsConfig
+from adatom.potential.descriptors import (
+    DeepPotential,
+    DeepPotentialConfig,
+    Moments,
+    MomentsConfig,
+    SymmetryFunctions,
+    SymmetryFunctionsConfig,
+)
 from adatom.potential.geometry import distances
 from adatom.potential.networks import Activation, FittingNet
 from adatom.potential.pairwise import zbl
@@ -41,8 +48,8 @@ class EnergyModel(Protocol):
     def cutoff(self) -> float:
         """Å; nothing beyond it has any influence."""
 
-    def atomic_energies(self, params: Any, vectors: Array, slots: Sequence[int], species: int) -> Array:
-        """Energies without E0 of n atoms of one species from vectors (3, n, k), slots grouped by species: (n,) eV."""
+    def atomic_energies(self, params: Any, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
+        """Energies without E0 from vectors (3, n, k): (n,) eV. Rows are grouped by species as `atoms`, columns as `slots`."""
 
 
 class FittingNetConfig(BaseModel):
@@ -60,7 +67,7 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     elements: tuple[Annotated[int, Field(ge=1, le=118)], ...]
-    descriptor: Annotated[SymmetryFunctionsConfig | DeepPotentialConfig, Field(discriminator="type")]
+    descriptor: Annotated[SymmetryFunctionsConfig | DeepPotentialConfig | MomentsConfig, Field(discriminator="type")]
     fitting_net: FittingNetConfig = FittingNetConfig()
     repulsion: bool = True
     isolated_limit: Annotated[bool, Field(description="an atom without neighbours has exactly E0")] = True
@@ -97,9 +104,11 @@ class Model:
         return self.config.descriptor.cutoff
 
     @property
-    def _descriptor(self) -> SymmetryFunctions | DeepPotential:
+    def _descriptor(self) -> SymmetryFunctions | DeepPotential | Moments:
         c = self.config.descriptor
-        return SymmetryFunctions(c) if isinstance(c, SymmetryFunctionsConfig) else DeepPotential(c)
+        if isinstance(c, SymmetryFunctionsConfig):
+            return SymmetryFunctions(c)
+        return DeepPotential(c) if isinstance(c, DeepPotentialConfig) else Moments(c)
 
     @property
     def _fitting(self) -> FittingNet:
@@ -107,44 +116,45 @@ class Model:
 
     def init(self, key: Array) -> Params:
         """Fresh network parameters, float32."""
-        n, slots = len(self.elements), (1,) * len(self.elements)
-        vectors = jnp.full((3, 1, n), 0.3 * self.cutoff, dtype=jnp.float32)
-        params: Params = {"descriptor": {}, "fitting": {}}
-        for t in range(n):
-            key, a, b = jax.random.split(key, 3)
-            variables = self._descriptor.init(a, vectors, slots, t)
-            params["descriptor"] |= {
-                k: v for k, v in variables.get("params", {}).items() if k not in params["descriptor"]
-            }
-            features = jnp.zeros((1, self.config.descriptor.n_features(n)), dtype=jnp.float32)
-            params["fitting"][f"species_{t}"] = self._fitting.init(b, features)["params"]
+        ones = (1,) * len(self.elements)
+        key, own = jax.random.split(key)
+        vectors = jnp.full((3, len(ones), len(ones)), 0.3 * self.cutoff, dtype=jnp.float32)
+        params: Params = {"descriptor": self._descriptor.init(own, vectors, ones, ones).get("params", {}), "fitting": {}}
+        features = jnp.zeros((1, self.config.descriptor.n_features(len(ones))), dtype=jnp.float32)
+        for t in range(len(ones)):
+            key, own = jax.random.split(key)
+            params["fitting"][f"species_{t}"] = self._fitting.init(own, features)["params"]
         return params
 
-    def descriptors(self, network: Params, vectors: Array, slots: Sequence[int], species: int) -> Array:
+    def descriptors(self, network: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         """(3, n, k) vectors -> (n, features), not standardised."""
-        return self._descriptor.apply({"params": network["descriptor"]}, vectors, slots, species)
+        return jnp.asarray(self._descriptor.apply({"params": network.get("descriptor", {})}, vectors, slots, atoms))
 
-    def atomic_energies(self, params: Params, vectors: Array, slots: Sequence[int], species: int) -> Array:
+    def atomic_energies(self, params: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         network, statistics = params["network"], params["statistics"]
-        dtype, t = vectors.dtype, species
+        row, column = np.repeat(np.arange(len(atoms)), atoms), np.repeat(np.arange(len(slots)), slots)
 
         def constant(x: Array) -> Array:
-            return jnp.asarray(x).astype(dtype)
+            return jnp.asarray(x).astype(vectors.dtype)
 
-        d = self.descriptors(network, vectors, slots, species)
-        d = (d - constant(statistics.feature_mean[t])[None]) / constant(statistics.feature_std[t])[None]
-        energy = self._fitting.apply({"params": network["fitting"][f"species_{t}"]}, d)
-        energy = constant(statistics.shift[t]) + constant(statistics.scale[t]) * energy
+        features = self.descriptors(network, vectors, slots, atoms)
+        groups, start = [], 0
+        for t, n in enumerate(atoms):
+            if n:
+                d = features[start : start + n] - constant(statistics.feature_mean[t])[None]
+                d = d / constant(statistics.feature_std[t])[None]
+                value = jnp.asarray(self._fitting.apply({"params": network["fitting"][f"species_{t}"]}, d))
+                groups.append(constant(statistics.shift[t]) + constant(statistics.scale[t]) * value)
+                start += n
+        energy = jnp.concatenate(groups)
         r = distances(vectors)
         if self.config.isolated_limit:
             energy = energy * -jnp.expm1(-8.0 * smooth_step_down(r, 0.0, self.cutoff).sum(axis=-1))
         if self.config.repulsion:
-            of_slot = np.repeat(np.arange(len(slots)), slots)
-            outer = constant(statistics.min_distance[t])[of_slot][None]
+            outer = constant(statistics.min_distance)[row[:, None], column[None, :]]
             x = jnp.maximum((outer - r) / ((1.0 - INNER) * outer), 0.0)
             energy = energy * jnp.exp(-7.0 * (x * x * x).sum(axis=-1))
-            z = np.asarray(self.elements, dtype=np.float64)
-            z_j = jnp.asarray(z[of_slot], dtype=dtype)[None]
-            pair = zbl(r, float(z[t]), z_j) * smooth_step_down(r, INNER * outer, outer)
+            z = jnp.asarray(self.elements, dtype=vectors.dtype)
+            pair = zbl(r, z[row][:, None], z[column][None, :]) * smooth_step_down(r, INNER * outer, outer)
             energy = energy + 0.5 * pair.sum(axis=-1)
         return energy

@@ -36,7 +36,7 @@ class LennardJones:
     sigma: float
     cutoff: float
 
-    def atomic_energies(self, params: object, vectors: Array, slots: Sequence[int], species: int) -> Array:
+    def atomic_energies(self, params: object, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         """Half of every pair's energy: (3, n, k) -> (n,)."""
         r = distances(vectors)
         x = (self.sigma / r) ** 6
@@ -53,7 +53,7 @@ class Morse:
     distance: float
     cutoff: float
 
-    def atomic_energies(self, params: object, vectors: Array, slots: Sequence[int], species: int) -> Array:
+    def atomic_energies(self, params: object, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         """Half of every pair's energy: (3, n, k) -> (n,)."""
         r = distances(vectors)
         x = 1.0 - jnp.exp(-self.alpha * (r - self.distance))

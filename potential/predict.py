@@ -6,12 +6,14 @@ Every atom's energy depends on its own pair vectors D only, so one backward pass
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from adatom.potential.geometry import distances, forces_from_pairs, pair_vectors, virials_from_pairs
@@ -19,6 +21,7 @@ from adatom.potential.graph import Graph
 from adatom.potential.model import EnergyModel
 
 Array = jax.Array
+Rows = Callable[[Array | int, tuple[int, ...]], tuple[Array, Array, Array, Array]]
 
 
 @jax.tree_util.register_dataclass
@@ -43,52 +46,59 @@ def predict(
 ) -> Prediction:
     """Evaluate all structures of a graph.
 
-    e0 (species,) is added in the dtype of the positions; the model itself runs in `dtype`. With `block`, atoms are worked
-    on that many at a time, so that memory does not grow with the model's intermediates; groups of atoms larger than a block
-    must be multiples of it (ValueError).
+    e0 (species,) is added in the dtype of the positions; the model itself runs in `dtype`. With `block`, graphs of more
+    atoms are worked on that many at a time, so that memory does not grow with the model's intermediates; groups of atoms
+    larger than a block must be multiples of it (ValueError).
     """
-    far = 2.0 * model.cutoff
-    energies, gradients, virials, nearest = [], [], [], []
-    for t, start, stop in graph.groups():
+    far, wide = 2.0 * model.cutoff, graph.positions.dtype
+    positions, cell, structure = (jnp.asarray(x) for x in (graph.positions, graph.cell, graph.structure))
+    neighbours, shifts, mask = (jnp.asarray(x) for x in (graph.neighbours, graph.shifts, graph.mask))
 
-        def rows(first: Array | int, size: int, t: int = t) -> tuple[Array, Array, Array, Array]:
-            cut = partial(lax.dynamic_slice_in_dim, start_index=first, slice_size=size)
-            d = pair_vectors(
-                jnp.asarray(graph.positions), jnp.asarray(graph.cell), cut(jnp.asarray(graph.structure)),
-                first + jnp.arange(size, dtype=jnp.int32), cut(jnp.asarray(graph.neighbours)),
-                cut(jnp.asarray(graph.shifts), axis=1), cut(jnp.asarray(graph.mask)), far,
-            ).astype(dtype)  # fmt: skip
+    def rows(first: Array | int, atoms: tuple[int, ...]) -> tuple[Array, Array, Array, Array]:
+        """Energies, gradients, virials and nearest neighbours of the rows from `first`, grouped by species as `atoms`."""
+        size = sum(atoms)
+        cut = partial(lax.dynamic_slice_in_dim, start_index=first, slice_size=size)
+        centre = first + jnp.arange(size, dtype=jnp.int32)
+        d = pair_vectors(positions, cell, cut(structure), centre, cut(neighbours), cut(shifts, axis=1), cut(mask), far)
+        d = d.astype(dtype)
 
-            def total(vectors: Array) -> tuple[Array, Array]:
-                e = model.atomic_energies(params, vectors, graph.slot_capacity, t)
-                return e.sum(), e
+        def total(vectors: Array) -> tuple[Array, Array]:
+            e = model.atomic_energies(params, vectors, graph.slot_capacity, atoms)
+            return e.sum(), e
 
-            (_, e), g = jax.value_and_grad(total, has_aux=True)(d)
-            return e, g, virials_from_pairs(d, g), _nearest(distances(d), graph.slot_capacity, far)
+        (_, e), g = jax.value_and_grad(total, has_aux=True)(d)
+        e = e.astype(wide) + jnp.asarray(e0).astype(wide)[np.repeat(np.arange(len(atoms)), atoms)]
+        return e, g, virials_from_pairs(d, g), _nearest(distances(d), graph.slot_capacity, far)
 
-        n = stop - start
-        if block is None or n <= block:
-            e, g, w, near = rows(start, n)
-        elif n % block:
-            raise ValueError(f"{n} atoms of species {t} are not a multiple of the block of {block}")
-        else:
-            e, g, w, near = lax.map(lambda first: rows(first, block), jnp.arange(start, stop, block, dtype=jnp.int32))
-            e, w, near = e.reshape(n), w.reshape(n, 3, 3), near.reshape(n, -1)
-            g = g.transpose(1, 0, 2, 3).reshape(3, n, -1)
-        wide = graph.positions.dtype
-        energies.append(e.astype(wide) + jnp.asarray(e0).astype(wide)[t])
-        gradients.append(g)
-        virials.append(w)
-        nearest.append(near)
-    mask = jnp.asarray(graph.atom_mask)
-    atomic = jnp.where(mask, jnp.concatenate(energies), 0.0)
+    if block is None or len(graph.structure) <= block:
+        parts = [rows(0, graph.atom_capacity)]
+    else:
+        parts = [_in_blocks(rows, t, start, stop, len(graph.atom_capacity), block) for t, start, stop in graph.groups()]
+    energies, gradients, virials, nearest = (list(x) for x in zip(*parts, strict=True))
+    atomic = jnp.where(jnp.asarray(graph.atom_mask), jnp.concatenate(energies), 0.0)
     forces = forces_from_pairs(jnp.concatenate(gradients, axis=1), jnp.asarray(graph.reverse))
-    s = graph.n_structures
-    energy = jax.ops.segment_sum(atomic, jnp.asarray(graph.structure), s)
-    virial = jax.ops.segment_sum(jnp.concatenate(virials).astype(atomic.dtype), jnp.asarray(graph.structure), s)
-    volume = jnp.abs(jnp.linalg.det(jnp.asarray(graph.cell)))
+    energy = jax.ops.segment_sum(atomic, structure, graph.n_structures)
+    virial = jax.ops.segment_sum(jnp.concatenate(virials).astype(wide), structure, graph.n_structures)
+    volume = jnp.abs(jnp.linalg.det(cell))
     volume = jnp.where(volume > 1e-6, volume, jnp.ones_like(volume))  # molecules have no cell, and no stress
     return Prediction(energy, atomic, forces, virial / volume[:, None, None], jnp.concatenate(nearest))
+
+
+def _in_blocks(
+    rows: Rows, t: int, start: int, stop: int, species: int, block: int
+) -> tuple[Array, Array, Array, Array]:
+    """`rows` over the atoms of species t, `block` at a time."""
+    n = stop - start
+
+    def some(first: Array | int, size: int) -> tuple[Array, Array, Array, Array]:
+        return rows(first, tuple(size if u == t else 0 for u in range(species)))
+
+    if n <= block:
+        return some(start, n)
+    if n % block:
+        raise ValueError(f"{n} atoms of species {t} are not a multiple of the block of {block}")
+    e, g, w, near = lax.map(lambda first: some(first, block), jnp.arange(start, stop, block, dtype=jnp.int32))
+    return e.reshape(n), g.transpose(1, 0, 2, 3).reshape(3, n, -1), w.reshape(n, 3, 3), near.reshape(n, -1)
 
 
 def _nearest(r: Array, slots: tuple[int, ...], far: float) -> Array:

@@ -71,4 +71,6 @@ def from_atoms(atoms: ase.Atoms, *, name: str = "the structure") -> Structure:
             raise ValueError(
                 f"{name}: the three lattice vectors lie in one plane (volume {abs(np.linalg.det(cell)):.2e} Å³)"
             )
+        if pbc.sum() == 2 and np.linalg.norm(np.cross(*cell[pbc])) < 1e-8 * lengths[pbc].prod():
+            raise ValueError(f"{name}: the two periodic lattice vectors are parallel")
     return Structure(numbers, positions, cell, pbc)

@@ -1,4 +1,4 @@
-"""What several tests need: small models with random weights, awkward structures, and evaluation without the Verlet list."""
+"""What several tests need: small models with random weights, awkward structures, evaluation without a Verlet list."""
 
 import dataclasses
 from functools import partial
@@ -18,7 +18,8 @@ CUTOFF = 4.0
 
 
 def symmetry_functions(**settings):
-    return SymmetryFunctionsConfig(**({"cutoff": CUTOFF, "n_radial": 4, "n_angular": 2, "zetas": (1.0, 3.0)} | settings))
+    few = {"cutoff": CUTOFF, "n_radial": 4, "n_angular": 2, "zetas": (1.0, 3.0)}
+    return SymmetryFunctionsConfig(**(few | settings))
 
 
 def deep_potential(**settings):

@@ -10,7 +10,7 @@ w is 1 below `smooth_cutoff`, falls to 0 at `cutoff`. K is a constant, the numbe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ class DeepPotentialConfig(BaseModel):
     """Sizes of DeepPot-SE; the names are DeePMD-kit's in words (rcut, rcut_smth, neuron, axis_neuron, type_one_side)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    standardise: ClassVar[Literal["each", "together"]] = "together"
 
     type: Literal["deep_potential"] = "deep_potential"
     cutoff: Annotated[float, Field(gt=0.5, le=30.0, description="Å")] = 6.0
@@ -58,23 +59,34 @@ class DeepPotential(nn.Module):
     config: DeepPotentialConfig
 
     @nn.compact
-    def __call__(self, vectors: Array, slots: Sequence[int], species: int) -> Array:
+    def __call__(self, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         c = self.config
         r = distances(vectors)
         s = smooth_step_down(r, c.smooth_cutoff, c.cutoff) / r
         environment = jnp.concatenate([s[None], vectors * (s / r)[None]], axis=0)  # (4, n, k)
-        n, start = r.shape[0], 0
-        total = jnp.zeros((n, 4, c.embedding_net[-1]), dtype=r.dtype)
+        sums, first_slot = [], 0
         for t, k in enumerate(slots):
-            name = f"embedding_{t}" if c.one_side else f"embedding_{species}_{t}"
-            net = Perceptron(c.embedding_net, c.activation, name=name)
-            if k == 0 and not self.is_initializing():
+            columns = slice(first_slot, first_slot + k)
+            first_slot += k
+            if c.one_side:
+                sums.append(self._section(f"embedding_{t}", environment[:, :, columns], s[:, columns]))
                 continue
-            x = (s[:, start : start + k] * c.typical_distance).reshape(-1, 1)
-            g = net(x).reshape(n, k, c.embedding_net[-1])
-            part = jnp.einsum("cnk,nkm->ncm", environment[:, :, start : start + k], g)
-            total = total + part
-            start += k
-        t4 = total * (1.0 / c.typical_neighbours)  # (n, 4, M)
+            rows, first_atom = [], 0
+            for u, n in enumerate(atoms):
+                here = slice(first_atom, first_atom + n)
+                first_atom += n
+                if n:
+                    rows.append(self._section(f"embedding_{u}_{t}", environment[:, here, columns], s[here, columns]))
+            sums.append(jnp.concatenate(rows))
+        t4 = sum(sums[1:], sums[0]) * (1.0 / c.typical_neighbours)  # (n, 4, M)
         d = jnp.einsum("ncm,ncl->nml", t4, t4[:, :, : c.axis])
-        return d.reshape(n, -1)
+        return d.reshape(d.shape[0], -1)
+
+    def _section(self, name: str, environment: Array, s: Array) -> Array:
+        """Rᵀ G over the neighbours of one species: (4, n, k), (n, k) -> (n, 4, M)."""
+        c, (n, k) = self.config, s.shape
+        net = Perceptron(c.embedding_net, c.activation, name=name)
+        if k == 0:
+            return jnp.zeros((n, 4, c.embedding_net[-1]), dtype=s.dtype)
+        g = net((s * c.typical_distance).reshape(-1, 1)).reshape(n, k, c.embedding_net[-1])
+        return jnp.einsum("cnk,nkm->ncm", environment, g)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb, factorial
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,7 @@ class SymmetryFunctionsConfig(BaseModel):
     """Which symmetry functions. Explicit `radial` and `angular` lists win over the automatic, well-spread sets."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    standardise: ClassVar[Literal["each", "together"]] = "each"
 
     type: Literal["symmetry_functions"] = "symmetry_functions"
     cutoff: Annotated[float, Field(gt=0.5, le=30.0, description="Å")] = 5.5
@@ -64,9 +65,9 @@ class SymmetryFunctionsConfig(BaseModel):
 
     @model_validator(mode="after")
     def _some(self) -> SymmetryFunctionsConfig:
-        for f in (*self.radial, *self.angular):
-            if f.eta < 0:
-                raise ValueError(f"eta must not be negative, got {f.eta}")
+        for eta in [f.eta for f in self.radial] + [f.eta for f in self.angular]:
+            if eta < 0:
+                raise ValueError(f"eta must not be negative, got {eta}")
         for f in self.angular:
             if f.sign not in (1.0, -1.0) or f.zeta < 1:
                 raise ValueError(f"an angular function needs sign ±1 and zeta ≥ 1, got sign {f.sign}, zeta {f.zeta}")
@@ -110,23 +111,24 @@ class SymmetryFunctions(nn.Module):
 
     config: SymmetryFunctionsConfig
 
-    def __call__(self, vectors: Array, slots: Sequence[int], species: int) -> Array:
+    def __call__(self, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         c = self.config
         r = distances(vectors)
         fc = cosine_cutoff(r, c.cutoff) if c.cutoff_function == "cosine" else smooth_step_down(r, 0.0, c.cutoff)
-        sections = _sections(slots)
+        parts = sections(slots)
         radial = c.radial_set()
         g = _gaussians(r, fc, [(f.eta, f.shift) for f in radial])
-        features = [g[:, :, s].sum(axis=-1).T for s in sections]
+        features = [g[:, :, s].sum(axis=-1).T for s in parts]
         angular = c.angular_set()
         if angular:
             moments = c.angular_kind == "wide" and all(f.zeta == int(f.zeta) <= MAX_MOMENT_ZETA for f in angular)
             evaluate = _wide_by_moments if moments else triplet_sums
-            features += evaluate(vectors, r, fc, sections, angular, c)
+            features += evaluate(vectors, r, fc, parts, angular, c)
         return jnp.concatenate(features, axis=1)
 
 
-def _sections(slots: Sequence[int]) -> list[slice]:
+def sections(slots: Sequence[int]) -> list[slice]:
+    """The columns of every species."""
     stops = np.cumsum(slots)
     return [slice(int(b) - n, int(b)) for n, b in zip(slots, stops, strict=True)]
 
@@ -148,7 +150,7 @@ def _wide_by_moments(
     vectors: Array,
     r: Array,
     fc: Array,
-    sections: Sequence[slice],
+    parts: Sequence[slice],
     functions: Sequence[Angular],
     config: SymmetryFunctionsConfig,
 ) -> list[Array]:
@@ -157,7 +159,7 @@ def _wide_by_moments(
     order = int(max(f.zeta for f in functions))
     powers = monomials(order)
     g = _gaussians(r, fc, shells)
-    y = _unit_monomials(vectors / r[None], powers)
+    y = unit_monomials(vectors / r[None], order)
     # weight of monomial m in function f, and of the term j = k, which is no pair of neighbours
     weight = np.zeros((len(shells), len(powers), len(functions)))
     own = np.zeros((len(shells), len(functions)))
@@ -169,23 +171,25 @@ def _wide_by_moments(
             multinomial = factorial(p) / np.prod([factorial(e) for e in abc])
             weight[s, m, q] = 2.0 ** (1 - zeta) * comb(zeta, p) * f.sign**p * multinomial
     w, w_own = jnp.asarray(weight, dtype=r.dtype), jnp.asarray(own, dtype=r.dtype)
-    moments = [jnp.einsum("snk,mnk->nsm", g[:, :, t], y[:, :, t]) for t in sections]
+    moments = [jnp.einsum("snk,mnk->nsm", g[:, :, t], y[:, :, t]) for t in parts]
     features = []
-    for t in range(len(sections)):
-        for u in range(t, len(sections)):
-            f = jnp.einsum("nsm,smq->nq", moments[t] * moments[u], w)
+    for t in range(len(parts)):
+        for u in range(t, len(parts)):
+            value = jnp.einsum("nsm,smq->nq", moments[t] * moments[u], w)
             if t == u:
-                squares = g[:, :, sections[t]]
-                f = 0.5 * (f - jnp.einsum("sn,sq->nq", (squares * squares).sum(axis=-1), w_own))
-            features.append(f)
+                squares = g[:, :, parts[t]]
+                value = 0.5 * (value - jnp.einsum("sn,sq->nq", (squares * squares).sum(axis=-1), w_own))
+            features.append(value)
     return features
 
 
-def _unit_monomials(u: Array, powers: Sequence[tuple[int, int, int]]) -> Array:
-    """x^a y^b z^c of unit vectors (3, n, k): (monomials, n, k), each from one of lower degree."""
-    known = {(0, 0, 0): jnp.ones_like(u[0])}
-    for abc in powers[1:]:
-        axis = next(d for d in range(3) if abc[d])
-        lower = tuple(e - (d == axis) for d, e in enumerate(abc))
-        known[abc] = known[lower] * u[axis]
-    return jnp.stack([known[abc] for abc in powers])
+def unit_monomials(u: Array, order: int) -> Array:
+    """x^a y^b z^c of unit vectors (3, n, k) in the order of `monomials`: (monomials, n, k).
+
+    Degree p + 1 is x times all of degree p, y times those without x (the last p + 1), z times the last.
+    """
+    degrees = [jnp.ones_like(u[:1])]
+    for p in range(order):
+        low = degrees[-1]
+        degrees.append(jnp.concatenate([low * u[:1], low[-(p + 1) :] * u[1:2], low[-1:] * u[2:]]))
+    return jnp.concatenate(degrees)

@@ -1,0 +1,48 @@
+"""The moment descriptor against tensors built by outer products."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from helpers import rotation
+from numpy.testing import assert_allclose
+
+from adatom.potential.descriptors.moments import Moments, MomentsConfig
+
+SLOTS = (3, 2)
+CONFIG = MomentsConfig(cutoff=4.0, n_radial=4, n_channels=3, order=3)
+
+
+def by_loops(vectors, params):
+    """Full Cartesian tensors of every degree for one atom; vectors (neighbours, 3) grouped as in SLOTS."""
+    element, centres = np.repeat(np.arange(len(SLOTS)), SLOTS), np.linspace(0.6, CONFIG.cutoff, CONFIG.n_radial)
+    tensors = []
+    for p in range(CONFIG.order + 1):
+        w = np.asarray(params[f"radial_{p}"], dtype=float).reshape(len(SLOTS), CONFIG.n_radial, CONFIG.n_channels)
+        total = np.zeros((CONFIG.n_channels, *(3,) * p))
+        for v, z in zip(vectors, element, strict=True):
+            r = np.linalg.norm(v)
+            x = min(r / CONFIG.cutoff, 1.0)
+            g = np.exp(-0.5 * ((r - centres) / (centres[1] - centres[0])) ** 2) * (1 - 10 * x**3 + 15 * x**4 - 6 * x**5)
+            outer = np.array(1.0)
+            for _ in range(p):
+                outer = np.multiply.outer(outer, v / r)
+            total += np.multiply.outer(w[z].T @ g, outer)
+        tensors.append(total)
+    features = [tensors[0], *[(t * t).reshape(CONFIG.n_channels, -1).sum(axis=1) for t in tensors[1:]]]
+    a, m = tensors[1], tensors[2]
+    return np.concatenate([*features, np.einsum("ci,cij,cj->c", a, m, a), np.einsum("cij,cjk,cki->c", m, m, m)])
+
+
+def test_descriptor_is_that_of_full_tensors_and_does_not_turn():
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(3, sum(SLOTS), 3))
+    vectors = u / np.linalg.norm(u, axis=-1, keepdims=True) * rng.uniform(0.8, 4.4, (3, sum(SLOTS), 1))
+    net = Moments(CONFIG)
+    params = net.init(jax.random.key(0), jnp.ones((3, 2, 2)), (1, 1), (1, 1))["params"]
+    got = net.apply({"params": params}, jnp.asarray(vectors).transpose(2, 0, 1), SLOTS, (1, 2))
+    want = np.array([by_loops(v, params) for v in vectors])
+    assert CONFIG.n_features(2) == want.shape[1]
+    assert_allclose(got, want, rtol=1e-10, atol=1e-12)
+    turned = -(vectors @ rotation(1))[:, [2, 0, 1, 4, 3]]
+    again = net.apply({"params": params}, jnp.asarray(turned).transpose(2, 0, 1), SLOTS, (1, 2))
+    assert_allclose(again, want, rtol=1e-9, atol=1e-12)
