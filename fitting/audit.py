@@ -55,9 +55,7 @@ class AuditReport:
         rows = [_HEADER, *(row.cells() for row in self.table)]
         widths = [max(len(row[k]) for row in rows) for k in range(len(_HEADER))]
         lines = [
-            "  ".join(
-                cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))
-            )
+            "  ".join(cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True)))
             for row in rows
         ]
         lines += ["(E, F, S: frames with energy, forces, stress; E mean and std after the fit of compositions)", ""]
@@ -65,9 +63,7 @@ class AuditReport:
         lines += [f"shortest distances (Å): {distances or 'none within the cutoff'}", ""]
         lines += [finding.text() for finding in self.findings]
         count = {s: sum(f.severity == s for f in self.findings) for s in _ORDER}
-        lines.append(
-            f"{count['error']} errors, {count['warning']} warnings, {count['info']} notes in {self.frames} frames"
-        )
+        lines.append(f"{count['error']} errors, {count['warning']} warnings, {count['info']} notes in {self.frames} frames")
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:

@@ -35,11 +35,7 @@ def check_numbers(frames: Sequence[Frame]) -> list[Finding]:
         if bad:
             message = f"{label} of {plural(len(bad), 'frame')} is NaN or infinite; remove or recompute them"
             findings.append(Finding("error", f"nan-{label}", message, sources(frames, bad)))
-    empty = [
-        k
-        for k, f in enumerate(frames)
-        if f.labels.energy is None and f.labels.forces is None and f.labels.stress is None
-    ]
+    empty = [k for k, f in enumerate(frames) if f.labels.energy is None and f.labels.forces is None and f.labels.stress is None]
     if empty:
         message = f"{plural(len(empty), 'frame')} with no energy, forces or stress: nothing to learn from"
         findings.append(Finding("warning", "no-labels", message, sources(frames, empty)))
@@ -48,14 +44,10 @@ def check_numbers(frames: Sequence[Frame]) -> list[Finding]:
         message = f"stress of {plural(len(zero), 'frame')} is exactly zero; where it was not calculated, leave it out"
         findings.append(Finding("warning", "zero-stress", message, sources(frames, zero)))
     still = [
-        k
-        for k, f in enumerate(frames)
-        if len(f.structure) > 1 and f.labels.forces is not None and not f.labels.forces.any()
+        k for k, f in enumerate(frames) if len(f.structure) > 1 and f.labels.forces is not None and not f.labels.forces.any()
     ]
     if still:
-        message = (
-            f"forces of {plural(len(still), 'frame')} are all exactly zero: right by symmetry, wrong if not calculated"
-        )
+        message = f"forces of {plural(len(still), 'frame')} are all exactly zero: right by symmetry, wrong if not calculated"
         findings.append(Finding("info", "zero-forces", message, sources(frames, still)))
     return findings
 
@@ -114,14 +106,8 @@ def check_compositions(frames: Sequence[Frame]) -> list[Finding]:
         have = set(elements_of([frames[k] for k in isolated])) if isolated else set()
         if not rank.full:
             covered = have >= set(elements)
-            advice = (
-                "the isolated atoms settle it"
-                if covered
-                else "give E0 or isolated atoms where compositions will change"
-            )
-            findings.append(
-                Finding("info" if covered else "warning", "collinear-compositions", f"{rank.summary()}; {advice}")
-            )
+            advice = "the isolated atoms settle it" if covered else "give E0 or isolated atoms where compositions will change"
+            findings.append(Finding("info" if covered else "warning", "collinear-compositions", f"{rank.summary()}; {advice}"))
     return findings
 
 

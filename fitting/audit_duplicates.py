@@ -73,9 +73,7 @@ def check_leakage(
     findings = []
     shared = sorted({b for a, b in same_structures(first, second) if _relation(train[a], test[b]) != "different"})
     if shared:
-        message = (
-            f"{len(shared)} of {len(test)} test frames are also in the training set; test errors will look too good"
-        )
+        message = f"{len(shared)} of {len(test)} test frames are also in the training set; test errors will look too good"
         findings.append(Finding("warning", "leakage", message, sources(test, shared)))
     groups = {f.group for f in train} & {f.group for f in test} - {""}
     if groups and len({f.group for f in (*train, *test)}) > 1:

@@ -73,9 +73,7 @@ def fitted_energies(frames: Sequence[Frame]) -> Array:
     isolated atoms."""
     residual = np.full(len(frames), np.nan)
     usable = [
-        k
-        for k, f in enumerate(frames)
-        if f.labels.energy is not None and np.isfinite(f.labels.energy) and not is_isolated(f)
+        k for k, f in enumerate(frames) if f.labels.energy is not None and np.isfinite(f.labels.energy) and not is_isolated(f)
     ]
     if usable:
         some = [frames[k] for k in usable]
@@ -89,9 +87,7 @@ def fitted_energies(frames: Sequence[Frame]) -> Array:
 def type_table(frames: Sequence[Frame], geometry: Sequence[Geometry], residual: Array) -> tuple[TypeRow, ...]:
     """A row per config_type, in alphabetical order."""
     types = np.array([f.config_type for f in frames])
-    return tuple(
-        _row(name, frames, geometry, residual, np.flatnonzero(types == name)) for name in np.unique(types).tolist()
-    )
+    return tuple(_row(name, frames, geometry, residual, np.flatnonzero(types == name)) for name in np.unique(types).tolist())
 
 
 def _row(

@@ -63,8 +63,7 @@ def check_stress(frames: Sequence[Frame], *, cutoff: float = 6.0) -> list[Stress
     """A verdict for each config_type with stress labels."""
     labelled = [k for k, frame in enumerate(frames) if _usable(frame)]
     types = {
-        t: tuple(k for k in labelled if frames[k].config_type == t)
-        for t in sorted({frames[k].config_type for k in labelled})
+        t: tuple(k for k in labelled if frames[k].config_type == t) for t in sorted({frames[k].config_type for k in labelled})
     }
     pairs = strain_pairs(frames, labelled)
     verdicts = []
@@ -163,9 +162,7 @@ def _judge(
         of_virial = abs(np.log(max(abs(virial.slope), 1e-12)))
         if virial.explained > 0.7 and of_virial < (0.4 if reading == "virial" else min(0.2, 0.5 * of_unit)):
             sign = "−V × stress, the virial" if virial.slope < 0 else "+V × stress"
-            return StressVerdict(
-                name, "virial", factor, offset, f"they are {sign} in eV, not the stress", "strain", members
-            )
+            return StressVerdict(name, "virial", factor, offset, f"they are {sign} in eV, not the stress", "strain", members)
     if reading in READINGS and reading not in {plain, "virial"}:
         unit = "" if kind == "ok" else f", and {text}"
         return StressVerdict(
@@ -189,8 +186,7 @@ def _from_forces(name: str, members: tuple[int, ...], frames: Sequence[Frame], c
     factor, correlation, used = result
     kind, text = name_factor(factor, 3.0)
     evidence = (
-        f"labels are about {factor:.2g} × the stress of pair forces fitted to the forces of {used} frames, "
-        f"r = {correlation:.2f}"
+        f"labels are about {factor:.2g} × the stress of pair forces fitted to the forces of {used} frames, r = {correlation:.2f}"
     )
     if kind == "factor":
         return StressVerdict(name, "unknown", factor, float("nan"), evidence, "forces", members, False)
@@ -207,11 +203,7 @@ def _as_elsewhere(rough: StressVerdict, verdicts: Sequence[StressVerdict]) -> St
     sure = [v for v in verdicts if v.method == "strain"]
     if rough.method == "forces" and sure:
         nearest = min(sure, key=lambda v: abs(np.log(abs(rough.factor / v.factor))))
-        if (
-            rough.factor * nearest.factor > 0
-            and 0.25 < rough.factor / nearest.factor < 4.0
-            and nearest.kind != rough.kind
-        ):
+        if rough.factor * nearest.factor > 0 and 0.25 < rough.factor / nearest.factor < 4.0 and nearest.kind != rough.kind:
             return replace(rough, kind=nearest.kind, sure=True, text=f"as in {nearest.config_type}: {nearest.text}")
     return rough
 

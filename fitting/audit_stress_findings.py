@@ -27,9 +27,7 @@ def check_stresses(frames: Sequence[Frame], cutoff: float) -> list[Finding]:
     if good:
         best = min(good, key=lambda v: v.method != "strain")
         listed = ", ".join(v.config_type for v in good)
-        findings.append(
-            Finding("info", "stress-agrees", f"sign and unit of the stress agree in {listed} ({best.text})")
-        )
+        findings.append(Finding("info", "stress-agrees", f"sign and unit of the stress agree in {listed} ({best.text})"))
     for kind in ("sign", "unit", "virial", "order", "factor"):
         wrong = [v for v in verdicts if v.kind == kind]
         for text in dict.fromkeys(_diagnosis(v) for v in wrong):
@@ -40,9 +38,7 @@ def check_stresses(frames: Sequence[Frame], cutoff: float) -> list[Finding]:
             frames_of = sorted({k for v in alike for k in v.frames})
             message = f"stress labels of {listed}: {best.text}"
             findings.append(
-                Finding(
-                    "error" if severity == "error" else "warning", f"stress-{kind}", message, sources(frames, frames_of)
-                )
+                Finding("error" if severity == "error" else "warning", f"stress-{kind}", message, sources(frames, frames_of))
             )
     findings += _offsets(frames, verdicts)
     findings += _unchecked(frames, [v for v in verdicts if v.kind == "unknown"])
@@ -51,11 +47,7 @@ def check_stresses(frames: Sequence[Frame], cutoff: float) -> list[Finding]:
 
 def _diagnosis(verdict: StressVerdict) -> str:
     text = verdict.text.removeprefix("as in ")
-    return (
-        text.split(": ", 1)[1].split(" (")[0]
-        if verdict.text.startswith("as in ")
-        else text.split(" (")[0].split(", or")[0]
-    )
+    return text.split(": ", 1)[1].split(" (")[0] if verdict.text.startswith("as in ") else text.split(" (")[0].split(", or")[0]
 
 
 def _offsets(frames: Sequence[Frame], verdicts: Sequence[StressVerdict]) -> list[Finding]:

@@ -68,8 +68,7 @@ def strain_pairs(frames: Sequence[Frame], labelled: Sequence[int]) -> StrainPair
         none, empty = np.empty(0, dtype=np.int64), np.empty(0)
         return StrainPairs(none, none, empty, empty, empty, dict.fromkeys(READINGS, empty), empty, empty)
     columns = {
-        f: np.concatenate([getattr(p, f) for p in parts])
-        for f in ("a", "b", "strain", "moved", "energy", "volume", "atoms")
+        f: np.concatenate([getattr(p, f) for p in parts]) for f in ("a", "b", "strain", "moved", "energy", "volume", "atoms")
     }
     return StrainPairs(work={r: np.concatenate([p.work[r] for p in parts]) for r in READINGS}, **columns)
 

@@ -41,22 +41,16 @@ def _set_up_jax() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="adatom", description="Machine-learned interatomic potentials from DFT data.")
-    parser.add_argument(
-        "--version", action=_Version, nargs=0, help="versions of adatom, jax, jaxlib; backend; precision"
-    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="versions of adatom, jax, jaxlib; backend; precision")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     p = verbs.add_parser("fit", help="fit a potential to DFT data")
-    p.add_argument(
-        "config", nargs="?", metavar="CONFIG.toml", help="see `adatom template fit`; not needed with --train"
-    )
+    p.add_argument("config", nargs="?", metavar="CONFIG.toml", help="see `adatom template fit`; not needed with --train")
     p.add_argument("--train", nargs="+", metavar="DATA", help="files, patterns or DeePMD folders to learn from")
     p.add_argument("--test", nargs="+", metavar="DATA", help="files to report errors on, never learnt from")
     p.add_argument("--out", metavar="DIR", help="where results go (default: CONFIG's name without .toml, or `fit`)")
     p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    p.add_argument(
-        "--set", action="append", default=[], metavar="section.key=value", dest="settings", help="change one key"
-    )
+    p.add_argument("--set", action="append", default=[], metavar="section.key=value", dest="settings", help="change one key")
     p.set_defaults(run=_fit)
 
     p = verbs.add_parser("test", help="errors of a potential on labelled data")
@@ -181,6 +175,8 @@ def _audit(a: argparse.Namespace) -> int:
     from adatom.fitting.audit import audit
     from adatom.fitting.dataset import read_frames
 
+    if not 0.0 < a.cutoff < 100.0:
+        raise ValueError(f"--cutoff needs a positive length in Å, got {a.cutoff:g}")
     frames, coverage = read_frames(a.data)
     report = audit(frames, cutoff=a.cutoff)
     if a.json:
@@ -204,7 +200,8 @@ def _info(a: argparse.Namespace) -> int:
     print(f"  descriptor {config['descriptor']['type']}, fitting net {config['fitting_net']['widths']}")
     print("  E0 (eV): " + ", ".join(f"{k} {v:.4f}" for k, v in header["e0"].items()))
     print(
-        "  shortest distances in the data (Å): " + ", ".join(f"{k} {v:.2f}" for k, v in header["min_distance"].items())
+        "  shortest distances in the data (Å): "
+        + ", ".join(f"{k} {v:.2f}" if v else f"{k} none" for k, v in header["min_distance"].items())
     )
     for name, e in info.get("errors", {}).items():
         cells = [

@@ -17,8 +17,8 @@ import tomli_w
 from ase.data import atomic_numbers
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from adatom.potential.descriptors import DeepPotentialConfig, SymmetryFunctionsConfig
-from adatom.potential.model import FittingNetConfig
+from adatom.potential.descriptors import MomentsConfig
+from adatom.potential.model import DESCRIPTORS, DescriptorConfig, FittingNetConfig
 
 
 class ConfigError(ValueError):
@@ -35,33 +35,23 @@ class DataConfig(_Section):
     train: Annotated[tuple[str, ...], Field(description="files, patterns with * or DeePMD folders")] = ()
     test: Annotated[tuple[str, ...], Field(description="never seen in training; errors are reported on it")] = ()
     validation: Annotated[tuple[str, ...], Field(description="given, or a fraction of train")] = ()
-    validation_fraction: Annotated[
-        float, Field(ge=0.0, lt=0.9, description="of train, where no validation is given")
-    ] = 0.05
-    split: Annotated[Literal["random", "group"], Field(description="group: frames of one group stay together")] = (
-        "random"
-    )
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=0.9, description="of train, where no validation is given")] = 0.05
+    split: Annotated[Literal["random", "group"], Field(description="group: frames of one group stay together")] = "random"
     group_key: Annotated[str, Field(description="entry of the file that names the group; empty: the file")] = ""
     energy_key: Annotated[str, Field(description="empty: search REF_energy, calculator results, energy, …")] = ""
     forces_key: str = ""
     stress_key: str = ""
     virial_key: str = ""
-    audit: Annotated[
-        Literal["refuse", "warn", "off"], Field(description="refuse: stop at findings of severity error")
-    ] = "refuse"
+    audit: Annotated[Literal["refuse", "warn", "off"], Field(description="refuse: stop at findings of severity error")] = "refuse"
 
 
 class ModelSection(_Section):
     """[model]: the shape of the potential."""
 
     elements: Annotated[tuple[str, ...], Field(description="symbols; empty: those of the training data")] = ()
-    descriptor: Annotated[SymmetryFunctionsConfig | DeepPotentialConfig, Field(discriminator="type")] = (
-        SymmetryFunctionsConfig()
-    )
+    descriptor: DescriptorConfig = MomentsConfig()
     fitting_net: FittingNetConfig = FittingNetConfig()
-    repulsion: Annotated[
-        bool, Field(description="screened nuclear repulsion below the shortest distances in the data")
-    ] = True
+    repulsion: Annotated[bool, Field(description="screened nuclear repulsion below the shortest distances in the data")] = True
     e0: Annotated[
         Literal["auto", "least_squares", "isolated_atoms"] | dict[str, float],
         Field(description="auto: isolated-atom frames where there are any, else least squares; or given, eV"),
@@ -96,9 +86,7 @@ class LossConfig(_Section):
 
     @model_validator(mode="after")
     def _something(self) -> LossConfig:
-        if not any(
-            (self.energy_start, self.energy_end, self.forces_start, self.forces_end, self.stress_start, self.stress_end)
-        ):
+        if not any((self.energy_start, self.energy_end, self.forces_start, self.forces_end, self.stress_start, self.stress_end)):
             raise ValueError("all prefactors are zero: nothing would be fitted")
         return self
 
@@ -106,7 +94,7 @@ class LossConfig(_Section):
 class TrainingConfig(_Section):
     """[training]: how the parameters are found."""
 
-    epochs: Annotated[int, Field(ge=0, description="0: as many as make about eight million visits to atoms")] = 0
+    epochs: Annotated[int, Field(ge=0, description="0: as many as make about 14 million visits to atoms")] = 0
     batch_atoms: Annotated[int, Field(ge=1, description="atoms a batch, rounded to whole frames")] = 256
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-3
     final_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-6
@@ -114,12 +102,10 @@ class TrainingConfig(_Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 200
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     gradient_clip: Annotated[float, Field(gt=0.0, description="largest global norm of a gradient")] = 10.0
-    ema_decay: Annotated[
-        float, Field(ge=0.0, lt=1.0, description="averaged weights are what is evaluated and saved; 0: off")
-    ] = 0.998
-    patience: Annotated[
-        int, Field(ge=0, description="stop after that many evaluations without improvement; 0: never")
-    ] = 0
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0, description="averaged weights are what is evaluated and saved; 0: off")] = (
+        0.998
+    )
+    patience: Annotated[int, Field(ge=0, description="stop after that many evaluations without improvement; 0: never")] = 0
     evaluate_every: Annotated[int, Field(ge=0, description="epochs between evaluations; 0: about 50 in a run")] = 0
     checkpoint_seconds: Annotated[float, Field(gt=0.0, description="at most this much work is lost by a kill")] = 30.0
     max_buckets: Annotated[int, Field(ge=1, le=16, description="sizes frames are padded to; each is compiled once")] = 3
@@ -136,9 +122,7 @@ class FitConfig(_Section):
     training: TrainingConfig = TrainingConfig()
 
 
-def load_config(
-    path: str | Path | None, settings: Sequence[str] = (), overrides: dict[str, Any] | None = None
-) -> FitConfig:
+def load_config(path: str | Path | None, settings: Sequence[str] = (), overrides: dict[str, Any] | None = None) -> FitConfig:
     """Read a TOML file (or start from defaults), apply `section.key=value` settings and overrides {"section.key": value}.
 
     Relative data paths in the file are relative to it, others to the working folder; all are made absolute, so that the
@@ -167,7 +151,7 @@ def load_config(
     section = tree.get("model")
     descriptor = section.get("descriptor") if isinstance(section, dict) else None
     if isinstance(descriptor, dict):
-        descriptor.setdefault("type", "symmetry_functions")
+        descriptor.setdefault("type", MomentsConfig().type)
     try:
         return FitConfig.model_validate(tree)
     except ValidationError as error:
@@ -241,7 +225,7 @@ def _message(error: ValidationError) -> str:
     for part in first["loc"]:
         if isinstance(part, int) and place:
             place[-1] += f"[{part}]"
-        elif part not in ("symmetry_functions", "deep_potential") and "[" not in str(part):  # names of union members
+        elif part not in DESCRIPTORS and "[" not in str(part):  # names of union members
             place.append(str(part))
     where = f"[{'.'.join(place[:-1])}]" if len(place) > 1 else "the file"
     if first["type"] == "extra_forbidden":
@@ -255,7 +239,7 @@ def _known_keys(place: Sequence[str], loc: Sequence[int | str]) -> list[str]:
     node: type[BaseModel] = FitConfig
     for name in place:
         if name == "descriptor":
-            node = DeepPotentialConfig if "deep_potential" in loc else SymmetryFunctionsConfig
+            node = next((c for name, c in DESCRIPTORS.items() if name in loc), MomentsConfig)
             continue
         annotation = node.model_fields[name].annotation if name in node.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

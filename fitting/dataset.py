@@ -133,17 +133,13 @@ def _structure(atoms: ase.Atoms, where: str) -> Structure:
         raise DataError(str(error)) from error
 
 
-def _frame(
-    atoms: ase.Atoms, structure: Structure, labels: Labels, path: Path, where: str, group_key: str | None
-) -> Frame:
+def _frame(atoms: ase.Atoms, structure: Structure, labels: Labels, path: Path, where: str, group_key: str | None) -> Frame:
     config_type = explicit_value(atoms, "config_type")
     group: object = path
     if group_key is not None:
         group = explicit_value(atoms, group_key)
         if group is None:
-            raise DataError(
-                f"{where}: no {group_key!r} to group by; the frame has {', '.join(available_keys(atoms)[:12])}"
-            )
+            raise DataError(f"{where}: no {group_key!r} to group by; the frame has {', '.join(available_keys(atoms)[:12])}")
     return Frame(
         structure,
         labels,
@@ -161,9 +157,7 @@ def _weight(atoms: ase.Atoms, names: tuple[str, ...], where: str) -> float:
     for name in names:
         value = explicit_value(atoms, name)
         if value is not None:
-            number = (
-                float(value) if isinstance(value, int | float | np.number) and not isinstance(value, bool) else np.nan
-            )
+            number = float(value) if isinstance(value, int | float | np.number) and not isinstance(value, bool) else np.nan
             if not np.isfinite(number) or number < 0:
                 shown = value.item() if isinstance(value, np.generic) else value
                 raise DataError(f"{where}: {name} is {shown!r}, but a weight is a number that is not negative")

@@ -70,9 +70,7 @@ def _frames(data: Any, system: Path) -> Iterator[tuple[ase.Atoms, str]]:
     names = [data["atom_names"][t] for t in data["atom_types"]]
     unknown = sorted(set(names) - set(ase.data.chemical_symbols[1:]))
     if unknown:
-        raise DataError(
-            f"{system}: type_map.raw names {unknown[0]!r}, which is no element; write element symbols into it"
-        )
+        raise DataError(f"{system}: type_map.raw names {unknown[0]!r}, which is no element; write element symbols into it")
     periodic = not data.data.get("nopbc", False)
     formula = f" ({data.formula})" if (system / "set.000" / "real_atom_types.npy").is_file() else ""
     for k in range(len(data["energies"])):

@@ -234,7 +234,7 @@ def _train(
 def _golden(potential: Potential, frames: Sequence[Frame]) -> Golden:
     """The smallest frame of several atoms, with the energy and forces this machine gets in float64."""
     frame = min(frames, key=lambda f: (len(f.structure) < 2, len(f.structure)))
-    out = Evaluator(potential, precision="float64", skin=0.0, test=False)(frame.structure)
+    out = Evaluator(potential, precision="float64", skin=0.0, compressed=False, test=False)(frame.structure)
     return Golden(frame.structure, out.energy, out.forces)
 
 

@@ -93,17 +93,14 @@ def find_labels(atoms: ase.Atoms, structure: Structure, *, keys: LabelKeys, wher
     energies = [(name, _scalar(value, f"{where}: {name}")) for name, value in _candidates(store, "energy", keys.energy)]
     energies = _choose_free_energy(energies, notes)
     forces = [
-        (name, _forces(value, len(structure), f"{where}: {name}"))
-        for name, value in _candidates(store, "forces", keys.forces)
+        (name, _forces(value, len(structure), f"{where}: {name}")) for name, value in _candidates(store, "forces", keys.forces)
     ]
     stresses = _stresses(store, structure, keys, where, notes)
     tolerance = ENERGY_TOLERANCE * len(structure)
     _agree([(n, np.array([e])) for n, e in energies], tolerance, 1e-9, where=where, label="energy", unit="eV")
     _agree(forces, FORCE_TOLERANCE, 1e-6, where=where, label="forces", unit="eV/Å")
     _agree(stresses, STRESS_TOLERANCE, 1e-5, where=where, label="stress", unit="eV/Å³")
-    sources = {
-        label: found[0][0] for label, found in (("energy", energies), ("forces", forces), ("stress", stresses)) if found
-    }
+    sources = {label: found[0][0] for label, found in (("energy", energies), ("forces", forces), ("stress", stresses)) if found}
     labels = Labels(
         energy=energies[0][1] if energies else None,
         forces=forces[0][1] if forces else None,
@@ -236,9 +233,7 @@ def symmetric(tensor: Array, where: str) -> Array:
     return 0.5 * (tensor + tensor.T)
 
 
-def _agree(
-    found: list[tuple[str, Array]], tolerance: float, relative: float, *, where: str, label: str, unit: str
-) -> None:
+def _agree(found: list[tuple[str, Array]], tolerance: float, relative: float, *, where: str, label: str, unit: str) -> None:
     """DataError where a later source differs from the first."""
     for name, other in found[1:]:
         first, value = found[0]

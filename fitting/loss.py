@@ -37,9 +37,7 @@ def _penalty(x: Array, delta: float | None) -> Array:
     return jnp.where(a <= delta, x * x, delta * (2.0 * a - delta))
 
 
-def loss(
-    prediction: Prediction, graph: Graph, targets: Targets, prefactors: Prefactors, huber: float | None = None
-) -> jax.Array:
+def loss(prediction: Prediction, graph: Graph, targets: Targets, prefactors: Prefactors, huber: float | None = None) -> jax.Array:
     """The loss of one batch, in the dtype of the energies. `huber` is δ in units of each term, None for squares."""
     s = graph.n_structures
     wide = prediction.energy.dtype

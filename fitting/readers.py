@@ -102,9 +102,7 @@ def _content(path: Path) -> bytes:
     try:
         return _UNPACK[path.suffix.lower()](path.read_bytes())
     except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
-        raise DataError(
-            f"{path}: the compressed file is truncated or damaged ({error}); copy or download it again"
-        ) from error
+        raise DataError(f"{path}: the compressed file is truncated or damaged ({error}); copy or download it again") from error
 
 
 def _format(path: Path, content: bytes) -> str:

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import chemical_symbols
 
 from adatom.fitting.batches import Bucket, assemble
 from adatom.fitting.dataset import Frame
 from adatom.potential.geometry import pair_vectors
 from adatom.potential.graph import Neighbourhood
 from adatom.potential.model import Model, Params, Statistics
-
-UNSEEN = 0.7  # of the sum of covalent radii: where nuclear repulsion starts for a pair the data never bring together
 
 
 def make_statistics(
@@ -59,16 +57,14 @@ def make_statistics(
 
 
 def shortest_distances(items: Sequence[Neighbourhood], elements: Sequence[int]) -> np.ndarray:
-    """Shortest distance in Å of each pair of elements (species, species); `UNSEEN` × covalent radii where there is none."""
+    """Shortest distance in Å of each pair of elements (species, species); infinite where none is within the cutoff."""
     n = len(elements)
     shortest = np.full((n, n), np.inf)
     for x in items:
         i, j, s = x.pairs
         d = x.structure.positions[j] - x.structure.positions[i] + s @ x.structure.cell
         np.minimum.at(shortest, (x.species[i], x.species[j]), np.sqrt((d * d).sum(axis=1)))
-    radii = covalent_radii[list(elements)]
-    expected = radii[:, None] + radii[None, :]
-    return np.where(shortest < 2.0 * expected, shortest, UNSEEN * expected)
+    return shortest
 
 
 def describe(statistics: Statistics, elements: Sequence[int]) -> str:
@@ -90,9 +86,7 @@ def _mean_residual(frames: Sequence[Frame], model: Model, e0: np.ndarray) -> np.
     return np.full(len(model.elements), float(np.mean(rest)) if rest else 0.0)
 
 
-def _features(
-    model: Model, network: Params, bucket: Bucket, index: jax.Array, here: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _features(model: Model, network: Params, bucket: Bucket, index: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Descriptors (a, f) of a batch, and which of its rows are real."""
     graph, _ = assemble(bucket, index, here)
     positions, cell, structure, neighbours, shifts, mask, present = (

@@ -30,8 +30,8 @@ from adatom.potential.predict import Prediction, predict
 from adatom.potential.units import GPA
 
 Array = jax.Array
-VISITS = 8_000_000
-"""Atoms seen in a default training, all epochs together: about ten minutes on one core for the default model."""
+VISITS = 14_000_000
+"""Atoms seen in a default training, all epochs together: about ten minutes of one core for the default model."""
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -84,9 +84,7 @@ class Problem:
     def frames_per_batch(self) -> list[int]:
         """Of every bucket, for about `batch_atoms` atoms."""
         sizes = [max(sum(b.atom_capacity), 1) for b in self.buckets]
-        return [
-            max(1, min(len(i), round(self.training.batch_atoms / n))) for n, i in zip(sizes, self.train, strict=True)
-        ]
+        return [max(1, min(len(i), round(self.training.batch_atoms / n))) for n, i in zip(sizes, self.train, strict=True)]
 
     def batches(self, epoch: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
         """(bucket, frames, present) of one epoch, in its order."""
@@ -142,9 +140,7 @@ def make_step(problem: Problem, total: int) -> Callable[..., tuple[TrainState, S
         weights = prefactors(problem.loss, decay(state.step, total, training))
 
         def objective(network: Params) -> tuple[Array, Sums]:
-            graph, targets, out = forward(
-                problem.model, network, statistics, bucket, index, present, training.precision
-            )
+            graph, targets, out = forward(problem.model, network, statistics, bucket, index, present, training.precision)
             return loss(out, graph, targets, weights, problem.loss.huber or None), error_sums(out, graph, targets)
 
         (value, sums), gradient = jax.value_and_grad(objective, has_aux=True)(state.network)
@@ -154,9 +150,7 @@ def make_step(problem: Problem, total: int) -> Callable[..., tuple[TrainState, S
         done = state.step.astype(jnp.float32)
         keep = jnp.minimum(training.ema_decay, (1.0 + done) / (10.0 + done)).astype(jnp.float32)
         keep = keep if training.ema_decay else jnp.zeros_like(keep)
-        average = jax.tree.map(
-            lambda a, n: keep.astype(a.dtype) * a + (1.0 - keep).astype(a.dtype) * n, state.average, network
-        )
+        average = jax.tree.map(lambda a, n: keep.astype(a.dtype) * a + (1.0 - keep).astype(a.dtype) * n, state.average, network)
         return TrainState(network, average, state.best, opt, state.step + 1), sums, value
 
     return lambda state, bucket, index, present: step(state, problem.statistics, bucket, index, present)
@@ -209,9 +203,7 @@ def evaluate(problem: Problem, network: Params, which: Sequence[np.ndarray]) -> 
     for bucket, index, n in zip(problem.buckets, which, problem.frames_per_batch(), strict=True):
         for chunk, present in _chunks(index, n):
             total.append(
-                _evaluate(
-                    problem.model, network, problem.statistics, bucket, chunk, present, problem.training.precision
-                )
+                _evaluate(problem.model, network, problem.statistics, bucket, chunk, present, problem.training.precision)
             )
     return rmse(total)
 
@@ -259,9 +251,7 @@ def train(
     total = epochs * per_epoch
     every = training.evaluate_every or max(1, epochs // 50)
     step = make_step(problem, total)
-    state = TrainState(
-        network, network, network, make_optimiser(training, total).init(network), jnp.zeros((), dtype=jnp.int32)
-    )
+    state = TrainState(network, network, network, make_optimiser(training, total).init(network), jnp.zeros((), dtype=jnp.int32))
     counters: dict[str, Any] = {"evaluated": 0, "best_score": None, "best_epoch": 0, "waited": 0, "seconds": 0.0}
     path, log = out / "checkpoint.zip", out / "log.jsonl"
     window: list[Sums] = []

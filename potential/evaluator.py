@@ -19,6 +19,7 @@ import jaxlib
 import numpy as np
 from ase.data import chemical_symbols
 
+from adatom.potential.compression import compress
 from adatom.potential.graph import Graph, batch, neighbourhood
 from adatom.potential.model import EnergyModel
 from adatom.potential.potential import Potential
@@ -83,6 +84,7 @@ class Evaluator:
         precision: Precision = "float32",
         skin: float = 0.5,
         block: int | None = BLOCK,
+        compressed: bool = True,
         test: bool = True,
     ) -> None:
         if precision not in TOLERANCE:
@@ -101,7 +103,10 @@ class Evaluator:
         if test:
             self_test(potential, precision)
         with jax.enable_x64(True):
-            self._params = jax.device_put(potential.params)
+            self._exact = potential.model, jax.device_put(potential.params)
+            found = compress(potential.model, potential.params, precision) if compressed else None
+            self.compression = found and found[0]
+            self._fast = self._exact if found is None else (found[0], jax.device_put(found[1]))
 
     def __call__(self, structure: Structure) -> Evaluation:
         """Raises ValueError for elements the model does not know and for atoms on top of each other."""
@@ -112,10 +117,11 @@ class Evaluator:
             positions = np.zeros(self._graph.positions.shape)
             positions[self._rows] = structure.positions
             graph = dataclasses.replace(self._graph, positions=positions, cell=structure.cell[None])
-            out = _predict(self.potential.model, self._params, graph, self.precision, self.block)
-            energies, forces, nearest = (
-                np.asarray(x)[self._rows] for x in (out.atomic_energies, out.forces, out.nearest)
-            )
+            model, params = self._fast
+            out = _predict(model, params, graph, self.precision, self.block)
+            if self.compression and float(jnp.min(out.nearest)) < self.compression.shortest:
+                out = _predict(*self._exact, graph, self.precision, self.block)
+            energies, forces, nearest = (np.asarray(x)[self._rows] for x in (out.atomic_energies, out.forces, out.nearest))
             stress = np.asarray(out.stress[0]) if structure.pbc.all() else None
             energy = float(out.energy[0])
         self._check(structure, nearest, forces)
@@ -123,11 +129,7 @@ class Evaluator:
 
     def _valid(self, structure: Structure) -> bool:
         ref, cutoff = self._reference, self.potential.model.cutoff
-        if (
-            ref is None
-            or not np.array_equal(ref.numbers, structure.numbers)
-            or not np.array_equal(ref.pbc, structure.pbc)
-        ):
+        if ref is None or not np.array_equal(ref.numbers, structure.numbers) or not np.array_equal(ref.pbc, structure.pbc):
             return False
         if np.array_equal(ref.cell, structure.cell):
             moved, shrink = structure.positions - ref.positions, 1.0
@@ -170,9 +172,10 @@ class Evaluator:
         if worst < -0.02 and worst < self._warned - 0.05:
             self._warned = worst
             atom, t = np.unravel_index(int(margin.argmin()), margin.shape)
+            known = f"the closest such pair in them is {seen[atom, t]:.2f} Å"
             warnings.warn(
-                f"atom {atom} ({chemical_symbols[structure.numbers[atom]]}) has a {symbols[t]} at {nearest[atom, t]:.2f} Å; the closest "
-                f"such pair in the training data is {seen[atom, t]:.2f} Å: this is extrapolation (nuclear repulsion takes over)",
+                f"extrapolation: atom {atom} ({chemical_symbols[structure.numbers[atom]]}) has a {symbols[t]} at {nearest[atom, t]:.2f} Å, "
+                f"closer than the training data know: {known if np.isfinite(seen[atom, t]) else 'they have no such pair'}",
                 ExtrapolationWarning,
                 stacklevel=3,
             )

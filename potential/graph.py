@@ -77,9 +77,7 @@ def species_of(numbers: np.ndarray, elements: Sequence[int], *, name: str = "the
     return species
 
 
-def neighbourhood(
-    structure: Structure, elements: Sequence[int], cutoff: float, *, name: str = "the structure"
-) -> Neighbourhood:
+def neighbourhood(structure: Structure, elements: Sequence[int], cutoff: float, *, name: str = "the structure") -> Neighbourhood:
     """Find the pairs of a structure closer than `cutoff` and number each atom's neighbours within their species."""
     species = species_of(structure.numbers, elements, name=name)
     pairs = neighbour_pairs(structure, cutoff)

@@ -4,8 +4,8 @@
 
 D_i descriptor, N fitting net of the atom's element. b_i = 1 − exp(−8 Σ_j w(r_ij)) takes an atom that loses its last
 neighbour to exactly E0; c_i = exp(−7 Σ_j x³), x = max(0, (r_out − r_ij)/(r_out − r_in)), silences the network where two
-atoms come closer than the data ever showed, and leaves them to the nuclear repulsion. r_out is the shortest distance in the
-data of that pair of elements, r_in = 0.7 r_out; w_out goes from 1 at r_in to 0 at r_out. Both are twice differentiable.
+atoms come closer than the data ever showed, and leaves them to the nuclear repulsion. r_out is `repulsion_radius`, the
+shortest distance in the data of that pair of elements, r_in = 0.7 r_out; w_out goes from 1 at r_in to 0 at r_out. Both are twice differentiable.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ase.data import covalent_radii
 from pydantic import BaseModel, ConfigDict, Field
 
 from adatom.potential.cutoffs import smooth_step_down
@@ -34,7 +35,15 @@ from adatom.potential.pairwise import zbl
 
 Array = jax.Array
 Params = dict[str, Any]
-INNER = 0.7
+INNER, UNSEEN = 0.7, 0.7
+
+
+DescriptorConfig = Annotated[MomentsConfig | SymmetryFunctionsConfig | DeepPotentialConfig, Field(discriminator="type")]
+DESCRIPTORS: dict[str, type[BaseModel]] = {
+    "moments": MomentsConfig,
+    "symmetry_functions": SymmetryFunctionsConfig,
+    "deep_potential": DeepPotentialConfig,
+}
 
 
 class EnergyModel(Protocol):
@@ -52,6 +61,14 @@ class EnergyModel(Protocol):
         """Energies without E0 from vectors (3, n, k): (n,) eV. Rows are grouped by species as `atoms`, columns as `slots`."""
 
 
+def repulsion_radius(min_distance: Array | np.ndarray, elements: Sequence[int]) -> Array:
+    """r_out (species, species): the shortest distance in the data, or 0.7 of the sum of covalent radii for elements that
+    the data never bring closer than twice that sum."""
+    radii = covalent_radii[list(elements)]
+    bond = jnp.asarray(radii[:, None] + radii[None, :], dtype=jnp.asarray(min_distance).dtype)
+    return jnp.where(jnp.asarray(min_distance) < 2.0 * bond, jnp.asarray(min_distance), UNSEEN * bond)
+
+
 class FittingNetConfig(BaseModel):
     """The network from descriptor to energy, one per element."""
 
@@ -67,7 +84,7 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     elements: tuple[Annotated[int, Field(ge=1, le=118)], ...]
-    descriptor: Annotated[SymmetryFunctionsConfig | DeepPotentialConfig | MomentsConfig, Field(discriminator="type")]
+    descriptor: DescriptorConfig
     fitting_net: FittingNetConfig = FittingNetConfig()
     repulsion: bool = True
     isolated_limit: Annotated[bool, Field(description="an atom without neighbours has exactly E0")] = True
@@ -78,7 +95,8 @@ class ModelConfig(BaseModel):
 class Statistics:
     """What the data fix before training. t species, f features.
 
-    e0 (t,) eV, float64; shift, scale (t,) eV; feature_mean, feature_std (t, f); min_distance (t, t) Å.
+    e0 (t,) eV, float64; shift, scale (t,) eV; feature_mean, feature_std (t, f); min_distance (t, t)
+    Å, the shortest in the data, infinite for a pair never seen within the cutoff.
     """
 
     e0: np.ndarray | Array
@@ -131,13 +149,17 @@ class Model:
         return jnp.asarray(self._descriptor.apply({"params": network.get("descriptor", {})}, vectors, slots, atoms))
 
     def atomic_energies(self, params: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
+        features = self.descriptors(params["network"], vectors, slots, atoms)
+        return self.energies(params, features, vectors, slots, atoms)
+
+    def energies(self, params: Params, features: Array, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
+        """From descriptors (n, f) to energies (n,): fitting nets, isolated limit, repulsion."""
         network, statistics = params["network"], params["statistics"]
         row, column = np.repeat(np.arange(len(atoms)), atoms), np.repeat(np.arange(len(slots)), slots)
 
         def constant(x: Array) -> Array:
             return jnp.asarray(x).astype(vectors.dtype)
 
-        features = self.descriptors(network, vectors, slots, atoms)
         groups, start = [], 0
         for t, n in enumerate(atoms):
             if n:
@@ -151,7 +173,7 @@ class Model:
         if self.config.isolated_limit:
             energy = energy * -jnp.expm1(-8.0 * smooth_step_down(r, 0.0, self.cutoff).sum(axis=-1))
         if self.config.repulsion:
-            outer = constant(statistics.min_distance)[row[:, None], column[None, :]]
+            outer = constant(repulsion_radius(statistics.min_distance, self.elements))[row[:, None], column[None, :]]
             x = jnp.maximum((outer - r) / ((1.0 - INNER) * outer), 0.0)
             energy = energy * jnp.exp(-7.0 * (x * x * x).sum(axis=-1))
             z = jnp.asarray(self.elements, dtype=vectors.dtype)

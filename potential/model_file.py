@@ -67,7 +67,7 @@ def save(potential: Potential, path: str | Path) -> None:
         z.writestr("header.json", json.dumps(header, indent=1, ensure_ascii=False))
         for name, array in arrays.items():
             member = io.BytesIO()
-            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
             z.writestr(f"{name}.npy", member.getvalue())
     write_atomically(Path(path), buffer.getvalue())
 
@@ -87,7 +87,10 @@ def header_of(potential: Potential) -> dict[str, Any]:
         "parameters": potential.n_parameters,
         "e0": {a: float(x) for a, x in zip(symbols, np.asarray(s.e0), strict=True)},
         "min_distance": {
-            f"{a}-{b}": float(distance[i, j]) for i, a in enumerate(symbols) for j, b in enumerate(symbols) if i <= j
+            f"{a}-{b}": float(distance[i, j]) if np.isfinite(distance[i, j]) else None
+            for i, a in enumerate(symbols)
+            for j, b in enumerate(symbols)
+            if i <= j
         },
         "config": potential.model.config.model_dump(mode="json"),
         "info": potential.info,
@@ -109,9 +112,7 @@ def load(path: str | Path) -> Potential:
         numbers = tuple(chemical_symbols.index(s) for s in header["elements"])
         config = ModelConfig.model_validate(header["config"])
         if config.elements != numbers:
-            raise ModelFileError(
-                f"{path}: elements {header['elements']} do not fit the configuration's {config.elements}"
-            )
+            raise ModelFileError(f"{path}: elements {header['elements']} do not fit the configuration's {config.elements}")
         model = Model(config)
         network = {k.removeprefix("network/"): v for k, v in arrays.items() if k.startswith("network/")}
         expected = {k: v.shape for k, v in flatten(jax.eval_shape(model.init, jax.random.key(0))).items()}
@@ -121,10 +122,8 @@ def load(path: str | Path) -> Potential:
         golden = None
         if "golden/energy" in arrays:
             g = {k: arrays[f"golden/{k}"] for k in ("numbers", "positions", "cell", "pbc", "energy", "forces")}
-            golden = Golden(
-                Structure(g["numbers"], g["positions"], g["cell"], g["pbc"]), float(g["energy"]), g["forces"]
-            )
-        params = {"network": unflatten(network), "statistics": statistics}
+            golden = Golden(Structure(g["numbers"], g["positions"], g["cell"], g["pbc"]), float(g["energy"]), g["forces"])
+        params = {"network": {"descriptor": {}} | unflatten(network), "statistics": statistics}
         return Potential(model, params, header.get("info", {}), golden)
     except ModelFileError:
         raise
@@ -169,7 +168,7 @@ def _checksum(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     plain = {k: v for k, v in header.items() if k != "checksum"}
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=False).encode())
     for name in sorted(arrays):
-        a = np.ascontiguousarray(arrays[name])
+        a = np.asarray(arrays[name], order="C")  # ascontiguousarray would make () into (1,)
         digest.update(f"{name} {a.dtype.str} {a.shape}".encode())
         digest.update(a.tobytes())
     return digest.hexdigest()

@@ -68,9 +68,7 @@ def neighbour_pairs(structure: Structure, cutoff: float) -> Pairs:
     pbc = structure.pbc
     positions = close_gaps(structure.positions, free_directions(structure.cell, pbc), 1.01 * cutoff)
     cell, origin = complete_cell(structure.cell, pbc, positions, 0.5 * cutoff)
-    i, j, shifts = matscipy_neighbour_list(
-        "ijS", cutoff=float(cutoff), positions=positions - origin, cell=cell, pbc=pbc
-    )
+    i, j, shifts = matscipy_neighbour_list("ijS", cutoff=float(cutoff), positions=positions - origin, cell=cell, pbc=pbc)
     return Pairs(i, j, np.where(pbc, shifts, 0))
 
 

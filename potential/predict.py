@@ -41,9 +41,7 @@ class Prediction:
     nearest: Array
 
 
-def predict(
-    model: EnergyModel, params: Any, graph: Graph, *, e0: Array, dtype: Any, block: int | None = None
-) -> Prediction:
+def predict(model: EnergyModel, params: Any, graph: Graph, *, e0: Array, dtype: Any, block: int | None = None) -> Prediction:
     """Evaluate all structures of a graph.
 
     e0 (species,) is added in the dtype of the positions; the model itself runs in `dtype`. With `block`, graphs of more
@@ -84,9 +82,7 @@ def predict(
     return Prediction(energy, atomic, forces, virial / volume[:, None, None], jnp.concatenate(nearest))
 
 
-def _in_blocks(
-    rows: Rows, t: int, start: int, stop: int, species: int, block: int
-) -> tuple[Array, Array, Array, Array]:
+def _in_blocks(rows: Rows, t: int, start: int, stop: int, species: int, block: int) -> tuple[Array, Array, Array, Array]:
     """`rows` over the atoms of species t, `block` at a time."""
     n = stop - start
 

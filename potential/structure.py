@@ -68,9 +68,7 @@ def from_atoms(atoms: ase.Atoms, *, name: str = "the structure") -> Structure:
                 f"{name}: pbc is {pbc.tolist()} but lattice vector {int(np.argmin(np.where(pbc, lengths, np.inf)))} has no length"
             )
         if pbc.all() and abs(np.linalg.det(cell)) < 1e-8 * lengths.prod():
-            raise ValueError(
-                f"{name}: the three lattice vectors lie in one plane (volume {abs(np.linalg.det(cell)):.2e} Å³)"
-            )
+            raise ValueError(f"{name}: the three lattice vectors lie in one plane (volume {abs(np.linalg.det(cell)):.2e} Å³)")
         if pbc.sum() == 2 and np.linalg.norm(np.cross(*cell[pbc])) < 1e-8 * lengths[pbc].prod():
             raise ValueError(f"{name}: the two periodic lattice vectors are parallel")
     return Structure(numbers, positions, cell, pbc)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for 3 x 3 matrices, threads that wait for each other cost 15 times the work
 
 import hypothesis
 import jax

@@ -9,7 +9,7 @@ w is 1 below `smooth_cutoff`, falls to 0 at `cutoff`. K is a constant, the numbe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import jax
@@ -53,6 +53,40 @@ class DeepPotentialConfig(BaseModel):
         return self.embedding_net[-1] * self.axis
 
 
+SectionSum = Callable[[str, Array, Array], Array]
+
+
+def environment(vectors: Array, config: DeepPotentialConfig) -> tuple[Array, Array]:
+    """s (n, k) and the environment matrix (4, n, k) of vectors (3, n, k)."""
+    r = distances(vectors)
+    s = smooth_step_down(r, config.smooth_cutoff, config.cutoff) / r
+    return s, jnp.concatenate([s[None], vectors * (s / r)[None]], axis=0)
+
+
+def contract(
+    vectors: Array, config: DeepPotentialConfig, slots: Sequence[int], atoms: Sequence[int], section_sum: SectionSum
+) -> Array:
+    """D (n, M·M_<) from Rᵀ G, which `section_sum(name of the embedding net, R (4, n, k), s (n, k))` gives as (n, 4, M)."""
+    s, r4 = environment(vectors, config)
+    sums, first_slot = [], 0
+    for t, k in enumerate(slots):
+        columns = slice(first_slot, first_slot + k)
+        first_slot += k
+        if config.one_side:
+            sums.append(section_sum(f"embedding_{t}", r4[:, :, columns], s[:, columns]))
+            continue
+        rows, first_atom = [], 0
+        for u, n in enumerate(atoms):
+            here = slice(first_atom, first_atom + n)
+            first_atom += n
+            if n:
+                rows.append(section_sum(f"embedding_{u}_{t}", r4[:, here, columns], s[here, columns]))
+        sums.append(jnp.concatenate(rows))
+    t4 = sum(sums[1:], sums[0]) * (1.0 / config.typical_neighbours)  # (n, 4, M)
+    d = jnp.einsum("ncm,ncl->nml", t4, t4[:, :, : config.axis])
+    return d.reshape(d.shape[0], -1)
+
+
 class DeepPotential(nn.Module):
     """(3, n, k) vectors -> (n, M·M_<)."""
 
@@ -61,32 +95,13 @@ class DeepPotential(nn.Module):
     @nn.compact
     def __call__(self, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         c = self.config
-        r = distances(vectors)
-        s = smooth_step_down(r, c.smooth_cutoff, c.cutoff) / r
-        environment = jnp.concatenate([s[None], vectors * (s / r)[None]], axis=0)  # (4, n, k)
-        sums, first_slot = [], 0
-        for t, k in enumerate(slots):
-            columns = slice(first_slot, first_slot + k)
-            first_slot += k
-            if c.one_side:
-                sums.append(self._section(f"embedding_{t}", environment[:, :, columns], s[:, columns]))
-                continue
-            rows, first_atom = [], 0
-            for u, n in enumerate(atoms):
-                here = slice(first_atom, first_atom + n)
-                first_atom += n
-                if n:
-                    rows.append(self._section(f"embedding_{u}_{t}", environment[:, here, columns], s[here, columns]))
-            sums.append(jnp.concatenate(rows))
-        t4 = sum(sums[1:], sums[0]) * (1.0 / c.typical_neighbours)  # (n, 4, M)
-        d = jnp.einsum("ncm,ncl->nml", t4, t4[:, :, : c.axis])
-        return d.reshape(d.shape[0], -1)
 
-    def _section(self, name: str, environment: Array, s: Array) -> Array:
-        """Rᵀ G over the neighbours of one species: (4, n, k), (n, k) -> (n, 4, M)."""
-        c, (n, k) = self.config, s.shape
-        net = Perceptron(c.embedding_net, c.activation, name=name)
-        if k == 0:
-            return jnp.zeros((n, 4, c.embedding_net[-1]), dtype=s.dtype)
-        g = net((s * c.typical_distance).reshape(-1, 1)).reshape(n, k, c.embedding_net[-1])
-        return jnp.einsum("cnk,nkm->ncm", environment, g)
+        def by_network(name: str, r4: Array, s: Array) -> Array:
+            net = Perceptron(c.embedding_net, c.activation, name=name)
+            n, k = s.shape
+            if k == 0:
+                return jnp.zeros((n, 4, c.embedding_net[-1]), dtype=s.dtype)
+            g = net((s * c.typical_distance).reshape(-1, 1)).reshape(n, k, c.embedding_net[-1])
+            return jnp.einsum("cnk,nkm->ncm", r4, g)
+
+        return contract(vectors, c, slots, atoms, by_network)

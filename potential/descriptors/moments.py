@@ -57,28 +57,39 @@ class Moments(nn.Module):
         c = self.config
         r = distances(vectors)
         centres = np.linspace(0.6, c.cutoff, c.n_radial)
-        eta = 0.5 / (centres[1] - centres[0]) ** 2
-        x = r[None] - jnp.asarray(centres, dtype=r.dtype)[:, None, None]
-        g = jnp.exp(-eta * x * x) * smooth_step_down(r, 0.0, c.cutoff)[None]
-        y = unit_monomials(vectors / r[None], c.order)
-        sums = jnp.concatenate([jnp.einsum("bnk,mnk->nbm", g[:, :, s], y[:, :, s]) for s in sections(slots)], axis=1)
-        powers = monomials(c.order)
-        degree = np.array([sum(abc) for abc in powers])
-        features, tensors = [], {}
+        eta = float(0.5 / (centres[1] - centres[0]) ** 2)
+        x = r[:, None, :] - jnp.asarray(centres, dtype=r.dtype)[None, :, None]
+        g = jnp.exp(-eta * x * x) * smooth_step_down(r, 0.0, c.cutoff)[:, None, :]
+        y = unit_monomials(vectors / r[None], c.order).transpose(1, 0, 2)
+        sums = jnp.concatenate([jnp.einsum("nmk,nbk->nmb", y[:, :, s], g[:, :, s]) for s in sections(slots)], axis=2)
+        features, tensors, start = [], [], 0
         for p in range(c.order + 1):
+            powers = [abc for abc in monomials(p) if sum(abc) == p]
             shape = (c.n_radial * len(slots), c.n_channels)
             w = self.param(f"radial_{p}", nn.initializers.normal(1.0 / np.sqrt(c.n_radial)), shape, jnp.float32)
-            tensors[p] = jnp.einsum("nbm,bc->ncm", sums[:, :, degree == p], w.astype(r.dtype))
+            tensors.append(jnp.einsum("nmb,bc->nmc", sums[:, start : start + len(powers)], w.astype(r.dtype)))
+            start += len(powers)
             if p == 0:
-                features.append(tensors[0][:, :, 0])
+                features.append(tensors[0][:, 0])
                 continue
-            count = [factorial(p) / np.prod([factorial(e) for e in abc]) for abc in powers if sum(abc) == p]
-            multiplicity = jnp.asarray(count, dtype=r.dtype)
-            features.append(jnp.einsum("ncm,m->nc", tensors[p] * tensors[p], multiplicity))
+            count = [factorial(p) / np.prod([factorial(e) for e in abc]) for abc in powers]
+            multiplicity = jnp.asarray(count, dtype=r.dtype)[None, :, None]
+            features.append((tensors[p] * tensors[p] * multiplicity).sum(axis=1))
         if c.four_body and c.order >= 2:
-            full = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])  # xx xy xz yy yz zz
-            one, two = tensors[1], tensors[2][:, :, full]
-            square = jnp.einsum("ncij,ncjk->ncik", two, two)
-            features.append(jnp.einsum("nci,ncij,ncj->nc", one, two, one))
-            features.append(jnp.einsum("ncij,ncij->nc", square, two))
+            one = [tensors[1][:, i] for i in range(3)]
+            two = [[tensors[2][:, SYMMETRIC[i][j]] for j in range(3)] for i in range(3)]
+            turned = [sum(two[i][j] * one[j] for j in range(1, 3)) + two[i][0] * one[0] for i in range(3)]
+            features.append(one[0] * turned[0] + one[1] * turned[1] + one[2] * turned[2])
+            features.append(_trace_of_cube(two))
         return jnp.concatenate(features, axis=1)
+
+
+SYMMETRIC = ((0, 1, 2), (1, 3, 4), (2, 4, 5))
+"""Where the components xx xy xz yy yz zz of a symmetric tensor stand in a 3 × 3 matrix."""
+
+
+def _trace_of_cube(m: Sequence[Sequence[Array]]) -> Array:
+    """tr M³ = Σ_i M_ii³ + 3 Σ_{i<j} M_ij² (M_ii + M_jj) + 6 M_xy M_yz M_zx of symmetric 3 × 3 matrices of arrays."""
+    diagonal = m[0][0] ** 3 + m[1][1] ** 3 + m[2][2] ** 3
+    mixed = sum(m[i][j] ** 2 * (m[i][i] + m[j][j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    return diagonal + 3.0 * mixed + 6.0 * m[0][1] * m[1][2] * m[0][2]

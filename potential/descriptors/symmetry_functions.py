@@ -55,9 +55,7 @@ class SymmetryFunctionsConfig(BaseModel):
     cutoff: Annotated[float, Field(gt=0.5, le=30.0, description="Å")] = 5.5
     cutoff_function: Literal["polynomial", "cosine"] = "polynomial"
     n_radial: Annotated[int, Field(ge=1, le=200, description="automatic set: shifted Gaussians")] = 16
-    n_angular: Annotated[
-        int, Field(ge=0, le=50, description="automatic set: radial widths of the angular functions")
-    ] = 8
+    n_angular: Annotated[int, Field(ge=0, le=50, description="automatic set: radial widths of the angular functions")] = 8
     zetas: tuple[Annotated[float, Field(ge=1.0, le=64.0)], ...] = (1.0, 2.0, 4.0)
     angular_kind: Literal["wide", "narrow"] = "wide"
     radial: tuple[Radial, ...] = ()

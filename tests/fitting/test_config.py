@@ -41,7 +41,7 @@ def test_dump_and_load(tmp_path: Path) -> None:
 
 def test_explicit_symmetry_functions_survive_dump_and_load(tmp_path: Path) -> None:
     config = load_config(
-        toml(tmp_path, "[model.descriptor]\nradial = [[0.5, 1.0]]\nangular = [[0.1, 0.0, 2.0, -1.0]]\n"), []
+        toml(tmp_path, "[model.descriptor]\ntype = 'symmetry_functions'\nradial = [[0.5, 1.0]]\nangular = [[0.1, 0.0, 2.0, -1.0]]\n"), []
     )
     assert config.model.descriptor.radial == ((0.5, 1.0),)
     assert load_config(toml(tmp_path, dump_config(config))) == config
@@ -57,7 +57,6 @@ def test_explicit_symmetry_functions_survive_dump_and_load(tmp_path: Path) -> No
         (" training.seed = 3 ", 3),
         ("model.fitting_net.widths=[8, 8]", (8, 8)),
         ("model.descriptor.cutoff=4", 4.0),
-        ("model.descriptor.zetas=[1.0]", (1.0,)),
         ('model.elements=["Cu", "Al"]', ("Cu", "Al")),
         ("model.e0.Al=-1.5", {"Al": -1.5}),
         ("model.e0=least_squares", "least_squares"),
@@ -75,7 +74,7 @@ def test_settings(setting: str, value: object) -> None:
 
 
 def test_settings_change_only_their_key_and_overrides_win(tmp_path: Path) -> None:
-    path = toml(tmp_path, "[training]\nepochs = 3\nseed = 4\n[model.descriptor]\nn_radial = 5\n")
+    path = toml(tmp_path, "[training]\nepochs = 3\nseed = 4\n[model.descriptor]\ntype = 'symmetry_functions'\nn_radial = 5\n")
     config = load_config(path, ["training.epochs=6", "model.descriptor.cutoff=4.5"], {"training.epochs": 9})
     assert (config.training.epochs, config.training.seed) == (9, 4)
     assert config.model.descriptor == SymmetryFunctionsConfig(n_radial=5, cutoff=4.5)
@@ -84,6 +83,11 @@ def test_settings_change_only_their_key_and_overrides_win(tmp_path: Path) -> Non
 def test_the_kind_of_descriptor_chooses_its_keys() -> None:
     config = load_config(None, ["model.descriptor.type=deep_potential", "model.descriptor.embedding_net=[4, 8]"])
     assert config.model.descriptor == DeepPotentialConfig(embedding_net=(4, 8))
+    config = load_config(None, ["model.descriptor.type=symmetry_functions", "model.descriptor.zetas=[1]"])
+    assert config.model.descriptor == SymmetryFunctionsConfig(zetas=(1.0,))
+    default = FitConfig().model.descriptor  # settings without a type are about the default
+    changed = load_config(None, ["model.descriptor.cutoff=4"]).model.descriptor
+    assert changed == default.model_copy(update={"cutoff": 4.0})
 
 
 def test_data_paths_are_relative_to_the_config_and_become_absolute(
@@ -115,7 +119,7 @@ BAD = {
     "unknown key": ("[training]\nepoch = 4", "unknown key 'epoch'", "[training]", "did you mean 'epochs'?"),
     "unknown section": ("[trainig]\nepochs = 4", "unknown key 'trainig'", "did you mean 'training'?"),
     "unknown, nothing like it": ("[loss]\nzzzzzz = 4", "unknown key 'zzzzzz' in [loss]"),
-    "of the other descriptor": ("[model.descriptor]\naxis = 4", "unknown key 'axis' in [model.descriptor]"),
+    "of the other descriptor": ("[model.descriptor]\ntype = 'symmetry_functions'\naxis = 4", "unknown key 'axis' in [model.descriptor]"),
     "deep key misspelt": (
         "[model.descriptor]\ntype = 'deep_potential'\nembeding_net = [3]",
         "unknown key 'embeding_net'",

@@ -13,8 +13,8 @@ from helpers import awkward_structures, deep_potential, make_model, symmetry_fun
 
 from adatom.fitting.batches import make_buckets, neighbourhoods
 from adatom.fitting.dataset import Frame, Labels
-from adatom.fitting.statistics import UNSEEN, describe, make_statistics, shortest_distances
-from adatom.potential.model import Model, Statistics
+from adatom.fitting.statistics import describe, make_statistics, shortest_distances
+from adatom.potential.model import UNSEEN, Model, Statistics, repulsion_radius
 from adatom.potential.structure import Structure
 
 ELEMENTS = (13, 29)
@@ -145,8 +145,11 @@ def test_pairs_that_never_meet() -> None:
     copper = Structure(np.array([29]), np.zeros((1, 3)), cell, pbc)
     far = Structure(np.array([29, 29]), np.array([[0.0, 0, 0], [5.9, 0, 0]]), cell, pbc)  # says nothing of contact
     got = shortest_distances(neighbourhoods([frame(s) for s in (aluminium, copper, far)], ELEMENTS, 6.0), ELEMENTS)
+    np.testing.assert_allclose(got, [[2.5, np.inf], [np.inf, 5.9]])
     al, cu = covalent_radii[[13, 29]]
-    np.testing.assert_allclose(got, [[2.5, UNSEEN * (al + cu)], [UNSEEN * (al + cu), UNSEEN * 2 * cu]])
+    np.testing.assert_allclose(
+        repulsion_radius(got, ELEMENTS), [[2.5, UNSEEN * (al + cu)], [UNSEEN * (al + cu), UNSEEN * 2 * cu]]
+    )
 
 
 def test_isolated_atoms_do_not_shift_the_mean() -> None:

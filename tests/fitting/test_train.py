@@ -45,7 +45,7 @@ from adatom.potential.potential import flatten
 from adatom.potential.structure import from_atoms
 
 TINY = symmetry_functions(cutoff=3.6, n_radial=3, n_angular=1, zetas=(1.0,))
-SETTINGS = {"epochs": 5, "batch_atoms": 16, "evaluate_every": 2, "warmup_steps": 5, "learning_rate": 1e-2}
+SETTINGS = {"epochs": 5, "batch_atoms": 32, "evaluate_every": 2, "warmup_steps": 5, "learning_rate": 1e-2}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +72,7 @@ def planted() -> Problem:
     truth = make_potential((29,), TINY, seed=4, min_distance=1.5)
     rng = np.random.default_rng(0)
     structures = []
-    for _ in range(18):
+    for _ in range(36):
         atoms = bulk("Cu", cubic=True, a=3.7 * (1 + 0.04 * rng.normal()))
         atoms.positions += rng.normal(0, 0.15, (4, 3))
         structures.append(from_atoms(atoms))
@@ -85,7 +85,7 @@ def planted() -> Problem:
     statistics = make_statistics(truth.model, network, frames, items, [bucket], e0)
     rows = np.arange(len(frames))
     training = TrainingConfig(**SETTINGS)  # type: ignore[arg-type]
-    return Problem(truth.model, statistics, [bucket], [rows[:15]], [rows[15:]], LossConfig(), training)
+    return Problem(truth.model, statistics, [bucket], [rows[:30]], [rows[30:]], LossConfig(), training)
 
 
 def with_training(problem: Problem, **settings: Any) -> Problem:
@@ -130,8 +130,7 @@ def test_a_planted_potential_is_recovered(planted: Problem, tmp_path: Path) -> N
     before = evaluate(problem, start(problem), problem.valid)
     best, _, _ = run(problem, tmp_path)
     after = evaluate(problem, best, problem.valid)
-    print(before, after)
-    for name, factor in (("energy_rmse", 20), ("forces_rmse", 8), ("stress_rmse", 8)):
+    for name, factor in (("energy_rmse", 30), ("forces_rmse", 6), ("stress_rmse", 10)):
         assert after[name] < before[name] / factor  # type: ignore[operator]
     lines = log_of(tmp_path)
     assert [x["epoch"] for x in lines] == list(range(40, 401, 40))
@@ -143,7 +142,7 @@ def test_a_planted_potential_is_recovered(planted: Problem, tmp_path: Path) -> N
 def test_the_summary_and_the_log(planted: Problem, whole: tuple[Path, Params, dict[str, Any]]) -> None:
     out, best, summary = whole
     assert (summary["epochs"], summary["steps"], summary["compilations"]) == (5, 5 * planted.steps_per_epoch, 1)
-    assert summary["frames_per_batch"] == [4]
+    assert summary["frames_per_batch"] == [8]
     lines = log_of(out)
     assert [x["epoch"] for x in lines] == [2, 4, 5]
     assert summary["best_epoch"] == [x["epoch"] for x in lines if x["best"]][-1]
@@ -227,7 +226,8 @@ def test_a_damaged_checkpoint(planted: Problem, whole: tuple[Path, Params, dict[
 
 def test_early_stopping(planted: Problem, tmp_path: Path) -> None:
     """Steps too small to change a weight: the first evaluation stays the best."""
-    problem = with_training(planted, learning_rate=1e-15, final_learning_rate=1e-15, patience=1, evaluate_every=1)
+    tiny = {"learning_rate": 1e-30, "final_learning_rate": 1e-30, "ema_decay": 0.0}
+    problem = with_training(planted, patience=1, evaluate_every=1, **tiny)
     best, summary, said = run(problem, tmp_path)
     assert summary["epochs"] == 2 < problem.epochs
     assert summary["best_epoch"] == 1
@@ -284,7 +284,7 @@ def test_no_validation_frames(planted: Problem, tmp_path: Path) -> None:
 
 
 def test_validation_frames_without_labels_choose_nothing(planted: Problem, tmp_path: Path) -> None:
-    problem = without(planted, "energy", "forces", "stress", frames=slice(15, None))
+    problem = without(planted, "energy", "forces", "stress", frames=slice(30, None))
     _, summary, _ = run(problem, tmp_path)
     assert summary["best_epoch"] == 5
 
@@ -303,8 +303,8 @@ def test_missing_labels(planted: Problem, tmp_path: Path, missing: tuple[str, ..
 
 ARGUMENTS = [
     "training.epochs=60", "training.batch_atoms=16", "training.max_buckets=1", "training.warmup_steps=5",
-    "training.evaluate_every=7", "model.descriptor.cutoff=3.6", "model.descriptor.n_radial=3",
-    "model.descriptor.n_angular=1", "model.descriptor.zetas=[1]", "model.fitting_net.widths=[4]",
+    "training.evaluate_every=7", "model.descriptor.type=symmetry_functions", "model.descriptor.cutoff=3.6",
+    "model.descriptor.n_radial=3", "model.descriptor.n_angular=1", "model.descriptor.zetas=[1]", "model.fitting_net.widths=[4]",
     "data.audit=off",
 ]  # fmt: skip
 

@@ -23,6 +23,7 @@ from helpers import (
 )
 from numpy.testing import assert_allclose
 
+from adatom.potential.descriptors import MomentsConfig
 from adatom.potential.graph import batch, neighbourhood
 from adatom.potential.model import Model
 from adatom.potential.pairwise import LennardJones, Morse
@@ -41,9 +42,12 @@ MODELS = {
     "one-sided, Si": make_model((14,), deep_potential()),
     "one-sided, H C O": make_model((6, 1, 8), deep_potential(activation="silu", embedding_net=(4,))),
     "two-sided, H O": make_model((8, 1), deep_potential(one_side=False)),
+    "moments, H O": make_model((8, 1), MomentsConfig(cutoff=CUTOFF, n_radial=4, n_channels=3, order=3)),
     "Lennard-Jones, Ar": LennardJones((18,), epsilon=0.1, sigma=1.5, cutoff=CUTOFF),
     "Morse, Cu Au": Morse((29, 79), depth=0.4, alpha=1.3, distance=2.0, cutoff=CUTOFF),
 }
+# for second derivatives, which take long to compile: each path through the code once
+TWICE = [n for n in MODELS if n not in {"wide, Si", "radial only, Si", "narrow, H O", "one-sided, H C O"}]
 STEP, STENCIL, WEIGHTS = 5e-4, np.array([-2.0, -1.0, 1.0, 2.0]), np.array([1.0, -8.0, 8.0, -1.0]) / 12.0
 CROSSING, INSIDE = (-4e-5, -2e-5, 0.0, 2e-5, 4e-5), (-1.0, -0.9998)
 VOIGT = [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]
@@ -292,9 +296,11 @@ def test_single_precision_in_blocks_is_close_to_double(case):
         assert_allclose(r.stress, want.stress, rtol=0, atol=2e-5 * max(np.abs(want.stress).max(), 1.0), err_msg=name)
 
 
-def test_second_derivatives_are_finite_with_padding_and_right(case):
+@pytest.mark.parametrize("name", TWICE)
+def test_second_derivatives_are_finite_with_padding_and_right(cases, name):
     """The gradient of a loss on energies, forces and stresses by parameters and positions, on a graph with every kind
     of padding and with an atom alone, which has no volume and no neighbours."""
+    case = cases(name)
     alone = isolated_atoms(case.model.elements)["alone"]
     items = [neighbourhood(s, case.model.elements, case.model.cutoff) for s in (case.structures["one element"], alone)]
     atoms, slots = (sum(getattr(x, k) for x in items) for k in ("atom_counts", "slot_counts"))
@@ -335,7 +341,7 @@ def test_energy_is_smooth_through_the_cutoff(case, request):
         assert np.abs(np.diff(force)).max() <= 1.01 * size * np.diff(CROSSING).max()
         kinks.append(abs(curvature[-1] - curvature[0]) / size)
     if "cosine" in request.node.callspec.params["case"]:
-        assert max(kinks) > 0.01  # the second derivative does jump there: this test sees it
+        assert max(kinks) > 3e-3  # the second derivative does jump there: this test sees it
     else:
         assert max(kinks) < 2e-3
 

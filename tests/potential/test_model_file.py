@@ -236,7 +236,7 @@ def test_truncated_anywhere(path, content):
 def test_corrupted_anywhere_is_refused_or_does_no_harm(path, content, potential):
     """300 places all over the file, of three kinds: a bit, a byte, a run of zeros; header and table of the zip more often."""
     rng = np.random.default_rng(0)
-    outcomes = []
+    lines = []
     for n in range(300):
         broken = bytearray(content)
         where = rng.integers([len(content), 400, len(content)][n % 3])
@@ -253,12 +253,11 @@ def test_corrupted_anywhere_is_refused_or_does_no_harm(path, content, potential)
             try:
                 found = load(path)
             except ModelFileError as error:
-                assert "\n" not in str(error)
-                outcomes.append("refused")
+                lines.append(str(error))
             else:
                 assert_same(found, potential)
-                outcomes.append("same")
-    assert outcomes.count("refused") > 150
+    assert 150 < len(lines) < 300
+    assert not any("\n" in line for line in lines)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
