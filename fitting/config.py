@@ -94,7 +94,7 @@ class LossConfig(_Section):
 class TrainingConfig(_Section):
     """[training]: how the parameters are found."""
 
-    epochs: Annotated[int, Field(ge=0, description="0: as many as make about 14 million visits to atoms")] = 0
+    epochs: Annotated[int, Field(ge=0, description="0: as many as make about 12 million visits to atoms")] = 0
     batch_atoms: Annotated[int, Field(ge=1, description="atoms a batch, rounded to whole frames")] = 256
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-3
     final_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-6

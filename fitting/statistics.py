@@ -26,8 +26,8 @@ def make_statistics(
 ) -> Statistics:
     """All of `Statistics`, float64 on the host; `e0` (species,) eV.
 
-    Features are centred and scaled one by one, or, where the descriptor says so (its parameters move them too far in
-    training), only share one scale. The energy scale is half the root mean square of the forces times 1 Å.
+    Features are centred, and scaled one by one or, where the descriptor says so, by one common scale: features that hardly
+    vary then stay small, which costs steps and gains errors on new frames (benchmarks/README.md). The energy scale is half the root mean square of the forces times 1 Å.
     """
     n, f = len(model.elements), model.config.descriptor.n_features(len(model.elements))
     count, total, squares = np.zeros(n), np.zeros((n, f)), np.zeros((n, f))
@@ -47,8 +47,7 @@ def make_statistics(
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
     if model.config.descriptor.standardise == "together":
-        std = np.broadcast_to(np.sqrt((squares / count).mean(axis=1, keepdims=True)), std.shape)
-        mean = np.zeros_like(mean)
+        std = np.broadcast_to(np.sqrt((std**2).mean(axis=1, keepdims=True)), std.shape)
     std = np.maximum(std, 1e-3 * std.max(axis=1, keepdims=True) + 1e-12)
     force = np.concatenate([x.labels.forces.ravel() for x in frames if x.labels.forces is not None] or [np.ones(1)])
     scale = 0.5 * max(float(np.sqrt(np.mean(force**2))), 1e-3)

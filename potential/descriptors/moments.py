@@ -34,10 +34,10 @@ class MomentsConfig(BaseModel):
     """Sizes of the moment descriptor."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    standardise: ClassVar[Literal["each", "together"]] = "each"
+    standardise: ClassVar[Literal["each", "together"]] = "together"
 
     type: Literal["moments"] = "moments"
-    cutoff: Annotated[float, Field(gt=0.5, le=30.0, description="Å")] = 5.5
+    cutoff: Annotated[float, Field(gt=0.5, le=30.0, description="Å")] = 5.0
     n_radial: Annotated[int, Field(ge=2, le=64, description="Gaussians each radial function is made of")] = 10
     n_channels: Annotated[int, Field(ge=1, le=256, description="radial functions learned for each degree")] = 24
     order: Annotated[int, Field(ge=1, le=6, description="highest degree of the tensors")] = 4

@@ -68,9 +68,7 @@ def buckets(model: Model, frames: list[Frame]) -> list[Bucket]:
 
 
 @partial(jax.jit, static_argnames="model", compiler_options=FAST)
-def forward(
-    model: Model, params: Any, bucket: Bucket, index: Any, present: Any
-) -> tuple[Graph, Targets, Prediction]:
+def forward(model: Model, params: Any, bucket: Bucket, index: Any, present: Any) -> tuple[Graph, Targets, Prediction]:
     graph, targets = assemble(bucket, index, present)
     out = predict(model, params, graph, e0=params["statistics"].e0, dtype=jnp.dtype("float64"))
     return graph, targets, out

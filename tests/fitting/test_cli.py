@@ -72,7 +72,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights, shortest distance 1.5 Å, with self-test."""
-    potential = make_potential((29,), symmetry_functions(cutoff=3.6, n_radial=3, n_angular=1, zetas=(1.0,)), min_distance=1.5)
+    potential = make_potential(
+        (29,), symmetry_functions(cutoff=3.6, n_radial=3, n_angular=1, zetas=(1.0,)), min_distance=1.5
+    )
     s = from_atoms(bulk("Cu", cubic=True))
     out = Evaluator(potential, precision="float64", skin=0.0)(s)
     path = tmp_path_factory.mktemp("model") / "model.adatom"
@@ -98,7 +100,13 @@ def test_fit_without_a_config(
     (tmp_path / "train.xyz").write_bytes(data.read_bytes())
     code, out, err = run(capsys, "fit", "--train", "train.xyz", "--test", str(data), "--out", "run", *SET)
     assert code == 0, err
-    for text in ("training: 12 frames from 1 file", "\nvalidation\n", "\ntest\n", "even", "written to run: model.adatom"):
+    for text in (
+        "training: 12 frames from 1 file",
+        "\nvalidation\n",
+        "\ntest\n",
+        "even",
+        "written to run: model.adatom",
+    ):
         assert text in out
     assert "training: 9/9 steps" in err
     assert load_config("run/config.toml").data.train == (str(tmp_path / "train.xyz"),)

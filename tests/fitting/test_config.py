@@ -40,9 +40,8 @@ def test_dump_and_load(tmp_path: Path) -> None:
 
 
 def test_explicit_symmetry_functions_survive_dump_and_load(tmp_path: Path) -> None:
-    config = load_config(
-        toml(tmp_path, "[model.descriptor]\ntype = 'symmetry_functions'\nradial = [[0.5, 1.0]]\nangular = [[0.1, 0.0, 2.0, -1.0]]\n"), []
-    )
+    text = "[model.descriptor]\ntype = 'symmetry_functions'\nradial = [[0.5, 1.0]]\nangular = [[0.1, 0.0, 2.0, -1.0]]\n"
+    config = load_config(toml(tmp_path, text))
     assert config.model.descriptor.radial == ((0.5, 1.0),)
     assert load_config(toml(tmp_path, dump_config(config))) == config
 
@@ -74,7 +73,9 @@ def test_settings(setting: str, value: object) -> None:
 
 
 def test_settings_change_only_their_key_and_overrides_win(tmp_path: Path) -> None:
-    path = toml(tmp_path, "[training]\nepochs = 3\nseed = 4\n[model.descriptor]\ntype = 'symmetry_functions'\nn_radial = 5\n")
+    path = toml(
+        tmp_path, "[training]\nepochs = 3\nseed = 4\n[model.descriptor]\ntype = 'symmetry_functions'\nn_radial = 5\n"
+    )
     config = load_config(path, ["training.epochs=6", "model.descriptor.cutoff=4.5"], {"training.epochs": 9})
     assert (config.training.epochs, config.training.seed) == (9, 4)
     assert config.model.descriptor == SymmetryFunctionsConfig(n_radial=5, cutoff=4.5)
@@ -119,7 +120,10 @@ BAD = {
     "unknown key": ("[training]\nepoch = 4", "unknown key 'epoch'", "[training]", "did you mean 'epochs'?"),
     "unknown section": ("[trainig]\nepochs = 4", "unknown key 'trainig'", "did you mean 'training'?"),
     "unknown, nothing like it": ("[loss]\nzzzzzz = 4", "unknown key 'zzzzzz' in [loss]"),
-    "of the other descriptor": ("[model.descriptor]\ntype = 'symmetry_functions'\naxis = 4", "unknown key 'axis' in [model.descriptor]"),
+    "of the other descriptor": (
+        "[model.descriptor]\ntype = 'symmetry_functions'\naxis = 4",
+        "unknown key 'axis' in [model.descriptor]",
+    ),
     "deep key misspelt": (
         "[model.descriptor]\ntype = 'deep_potential'\nembeding_net = [3]",
         "unknown key 'embeding_net'",

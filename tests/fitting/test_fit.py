@@ -28,8 +28,8 @@ from adatom.potential.potential import flatten
 
 SMALL = [
     "model.descriptor.type=symmetry_functions", "model.descriptor.cutoff=3.6", "model.descriptor.n_radial=3",
-    "model.descriptor.n_angular=1", "model.descriptor.zetas=[1]", "model.fitting_net.widths=[4]", "training.epochs=4", "training.batch_atoms=16",
-    "training.max_buckets=1", "training.warmup_steps=5", "training.learning_rate=1e-2",
+    "model.descriptor.n_angular=1", "model.descriptor.zetas=[1]", "model.fitting_net.widths=[4]", "training.epochs=4",
+    "training.batch_atoms=16", "training.max_buckets=1", "training.warmup_steps=5", "training.learning_rate=1e-2",
 ]  # fmt: skip
 FILES = ("model.adatom", "metrics.json", "log.jsonl", "learning_curve.png", "parity.png", "config.toml")
 
@@ -149,9 +149,7 @@ def test_a_run_is_not_overwritten(fitted: tuple[FitConfig, FitResult, list[str]]
 
 def test_resume_with_another_config_is_refused(fitted: tuple[FitConfig, FitResult, list[str]], tmp_path: Path) -> None:
     config, result, _ = fitted
-    other = config.model_copy(
-        update={"training": config.training.model_copy(update={"learning_rate": 0.5, "seed": 9})}
-    )
+    other = config.model_copy(update={"training": config.training.model_copy(update={"learning_rate": 0.5, "seed": 9})})
     with pytest.raises(ConfigError) as error:
         fit(other, result.out, resume=True)
     assert "cannot resume with another config" in str(error.value)
@@ -161,9 +159,7 @@ def test_resume_with_another_config_is_refused(fitted: tuple[FitConfig, FitResul
         fit(config, tmp_path, resume=True)
 
 
-def test_resume_may_test_on_other_data(
-    fitted: tuple[FitConfig, FitResult, list[str]], data: dict[str, str]
-) -> None:
+def test_resume_may_test_on_other_data(fitted: tuple[FitConfig, FitResult, list[str]], data: dict[str, str]) -> None:
     """A finished run is read, not repeated; test data and the interval of checkpoints do not change the potential."""
     config, result, _ = fitted
     changed = config.model_copy(update={"data": config.data.model_copy(update={"test": (data["bare"],)})})
@@ -180,9 +176,7 @@ def test_deep_potential_improves(data: dict[str, str], tmp_path: Path) -> None:
         "model.descriptor.smooth_cutoff=1.0", "model.fitting_net.widths=[8]", "training.epochs=100",
     ]  # fmt: skip
     keep = [s for s in SMALL if not s.startswith("model") and "epochs" not in s]
-    config = load_config(
-        None, [*keep, "model.descriptor.cutoff=3.6", *settings], {"data.train": [data["train"]]}
-    )
+    config = load_config(None, [*keep, "model.descriptor.cutoff=3.6", *settings], {"data.train": [data["train"]]})
     result = fit(config, tmp_path / "deep", say=lambda _: None)
     lines = [json.loads(x) for x in (result.out / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["train"]["forces_rmse"] < 0.5 * lines[0]["train"]["forces_rmse"]
@@ -261,7 +255,8 @@ def test_nan_labels_are_refused_even_without_audit(
 
 def test_a_weighted_term_needs_labels(data: dict[str, str], tmp_path: Path, prepared: dict[str, Any]) -> None:
     config = config_of(data, "loss.stress_end=3.0", train=[data["bare"]])
-    refused(config, tmp_path / "a", ConfigError, "loss.stress has weight 100, but no training frame has a label of stress")
+    phrase = "loss.stress has weight 100, but no training frame has a label of stress"
+    refused(config, tmp_path / "a", ConfigError, phrase)
     reach(config_of(data, train=[data["bare"]]), tmp_path / "b")
 
 
@@ -280,12 +275,16 @@ def test_no_energies(data: dict[str, str], tmp_path: Path, prepared: dict[str, A
     for atoms in frames:
         del atoms.calc.results["energy"]
     config = config_of(data, train=[write(tmp_path / "f.xyz", frames)])
-    refused(config, tmp_path / "out", ConfigError, "loss.energy has weight 200", "no training frame has a label of energy")
+    refused(
+        config, tmp_path / "out", ConfigError, "loss.energy has weight 200", "no training frame has a label of energy"
+    )
 
 
 def mixed(path: Path, aluminium: int = 1) -> str:
     rng = np.random.default_rng(2)
-    frames = [labelled(crystal(rng)) for _ in range(20)] + [labelled(crystal(rng, "Al", 4.05)) for _ in range(aluminium)]
+    frames = [labelled(crystal(rng)) for _ in range(20)] + [
+        labelled(crystal(rng, "Al", 4.05)) for _ in range(aluminium)
+    ]
     return write(path, frames)
 
 

@@ -85,9 +85,7 @@ def test_terms_are_averaged_over_the_frames_that_have_them() -> None:
 def test_a_weight_scales_its_frame() -> None:
     prediction, targets = case(forces_weight=np.zeros(3), stress_weight=np.zeros(3), energy_weight=np.ones(3))
     one = float(loss(prediction, graph(), targets, P))
-    more = float(
-        loss(prediction, graph(), dataclasses.replace(targets, energy_weight=np.array([1.0, 1.0, 4.0])), P)
-    )
+    more = float(loss(prediction, graph(), dataclasses.replace(targets, energy_weight=np.array([1.0, 1.0, 4.0])), P))
     last = 3.0 * float((prediction.energy[2] - targets.energy[2]) ** 2) / 3
     assert more - one == pytest.approx(3.0 * last)
 

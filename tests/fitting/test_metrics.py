@@ -36,7 +36,11 @@ def frames() -> list[Frame]:
     """Two crystals, a molecule and an unlabelled stress, not in the order they are evaluated in."""
     rng = np.random.default_rng(3)
     s = awkward_structures((13, 29))
-    picked = [s["triclinic"], s["molecule"], dataclasses.replace(s["triclinic"], positions=s["triclinic"].positions * 1.01)]
+    picked = [
+        s["triclinic"],
+        s["molecule"],
+        dataclasses.replace(s["triclinic"], positions=s["triclinic"].positions * 1.01),
+    ]
     out = []
     for k, (structure, name) in enumerate(zip(picked, ("bulk", "gas", "bulk"), strict=True)):
         stress = rng.normal(size=(3, 3))

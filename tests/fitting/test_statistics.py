@@ -70,7 +70,8 @@ def frames() -> list[Frame]:
         more = awkward_structures(ELEMENTS, k)
         structures += [more[name] for name in ("small", "molecule", "one element")]
     structures += [
-        Structure(s.numbers, s.positions + rng.normal(0, 0.05, s.positions.shape), s.cell, s.pbc) for s in structures[:29]
+        Structure(s.numbers, s.positions + rng.normal(0, 0.05, s.positions.shape), s.cell, s.pbc)
+        for s in structures[:29]
     ]
     return [frame(s, float(rng.normal()), rng.normal(size=(len(s), 3))) for s in structures]
 
@@ -104,12 +105,8 @@ def test_buckets_make_no_difference(frames: list[Frame]) -> None:
 
 
 def test_features_that_move_in_training_share_a_scale(frames: list[Frame]) -> None:
-    descriptor = deep_potential()
-    if getattr(descriptor, "standardise", "together") != "together":
-        pytest.skip("DeepPot-SE is standardised one by one now")
-    model = make_model(ELEMENTS, descriptor, widths=(4,))
+    model = make_model(ELEMENTS, deep_potential(), widths=(4,))
     got = statistics_of(model, frames[:12], 1, np.zeros(2))
-    np.testing.assert_array_equal(got.feature_mean, 0.0)
     assert (got.feature_std > 0).all()
     assert (np.ptp(got.feature_std, axis=1) == 0).all()
 

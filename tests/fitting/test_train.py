@@ -56,7 +56,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "jax_disable_most_optimizations": True, "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0.1,
     }  # fmt: skip
-    before = {name: jax.config.read(name) if name.startswith("jax_dis") else getattr(jax.config, name) for name in settings}
+    before = {
+        name: jax.config.read(name) if name.startswith("jax_dis") else getattr(jax.config, name) for name in settings
+    }
     for name, value in settings.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
@@ -178,14 +180,10 @@ def test_stopped_and_resumed_is_uninterrupted(
     assert said == [f"resumed at step {last} of {last}"]
     assert_same(best, whole[1])
     assert log_of(tmp_path) == log_of(whole[0])
-    assert {k: v for k, v in summary.items() if k != "seconds"} == {
-        k: v for k, v in whole[2].items() if k != "seconds"
-    }
+    assert {k: v for k, v in summary.items() if k != "seconds"} == {k: v for k, v in whole[2].items() if k != "seconds"}
 
 
-def test_a_finished_run_is_only_read(
-    planted: Problem, whole: tuple[Path, Params, dict[str, Any]]
-) -> None:
+def test_a_finished_run_is_only_read(planted: Problem, whole: tuple[Path, Params, dict[str, Any]]) -> None:
     best, _, _ = run(planted, whole[0], resume=True)
     assert_same(best, whole[1])
 
