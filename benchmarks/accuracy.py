@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy.py DATA/mlearn_Si [--seed 1] [--out DIR] [--cores 1] [--set section.key=value …]
 
-DATA/<set> holds train.extxyz.gz and test.extxyz.gz. The configuration is the default one; the seed is its only argument. Prints the
-table (MAE and RMSE, in total and per config_type, with bootstrap errors over test frames) and writes it to
+DATA/<set> holds train.extxyz.gz and test.extxyz.gz. The configuration is the default one; the seed is its only argument.
+Prints the table (MAE and RMSE, in total and per config_type, with bootstrap errors over test frames) and writes it to
 `benchmarks/results/accuracy_<set>_seed<seed>.json`.
 """
 
@@ -18,18 +18,19 @@ import tempfile
 import time
 from pathlib import Path
 
+MLEARN = "Zuo et al., J. Phys. Chem. A 124, 731 (2020), recomputed with the authors' files; GAP as ACEpotentials.jl quotes it"
 # force MAE meV/Å, energy MAE meV/atom (ethanol: meV per molecule is published for energies, not compared here)
 PUBLISHED = {
     "mlearn_Si": {
-        "source": "Zuo et al., J. Phys. Chem. A 124, 731 (2020), recomputed with the authors' files; GAP as quoted by ACEpotentials.jl",
+        "source": MLEARN,
         "MTP": (56.0, 2.31), "GAP": (70.0, 2.91), "NNP (n2p2)": (108.6, 5.63), "qSNAP": (115.7, 3.81), "SNAP": (132.7, 6.44),
     },
     "mlearn_Cu": {
-        "source": "Zuo et al., J. Phys. Chem. A 124, 731 (2020), recomputed with the authors' files; GAP as quoted by ACEpotentials.jl",
+        "source": MLEARN,
         "MTP": (6.9, 0.411), "GAP": (10.0, 0.46), "qSNAP": (24.1, 0.562), "NNP (n2p2)": (26.3, 1.154), "SNAP": (37.1, 0.530),
     },
     "mlearn_Mo": {
-        "source": "Zuo et al., J. Phys. Chem. A 124, 731 (2020), recomputed with the authors' files; GAP as quoted by ACEpotentials.jl",
+        "source": MLEARN,
         "MTP": (90.1, 2.94), "GAP": (90.0, 2.24), "NNP (n2p2)": (125.1, 3.65), "qSNAP": (183.8, 2.77), "SNAP": (206.5, 5.49),
     },
     "ethanol_rmd17": {
@@ -77,7 +78,7 @@ def main() -> None:
     picks = rng.integers(len(frames), size=(500, len(frames)))
     force_error = float(np.std(force[picks, 0].sum(1) / force[picks, 1].sum(1)))
     energy_error = float(np.std(energy[picks].mean(1)))
-    print(f"bootstrap over the {len(frames)} test frames: force MAE ± {force_error:.1f} meV/Å, energy MAE ± {energy_error:.2f} meV/atom")
+    print(f"bootstrap over {len(frames)} test frames: force MAE ± {force_error:.1f}, energy MAE ± {energy_error:.2f}")
     published = PUBLISHED.get(a.data.name, {})
     rows = sorted((v[0], k, v[1]) for k, v in published.items() if isinstance(v, tuple))
     rows.append((errors["forces"]["mae"], "adatom, default", errors["energy"]["mae"]))
@@ -87,7 +88,8 @@ def main() -> None:
     print(f"published: {published.get('source', 'none known here')}")
     report = {
         "set": a.data.name, "seed": a.seed, "cores": a.cores, "settings": a.settings, "wall_minutes": round(wall / 60, 2),
-        "cpu_minutes": round(cpu / 60, 2), "commit": _commit(), "errors": errors, "bootstrap": {"forces": force_error, "energy": energy_error},
+        "cpu_minutes": round(cpu / 60, 2), "commit": _commit(), "errors": errors,
+        "bootstrap": {"forces": force_error, "energy": energy_error},
         "training": result.potential.info["training"],
     }  # fmt: skip
     path = Path(__file__).parent / "results" / f"accuracy_{a.data.name}_seed{a.seed}.json"
@@ -97,7 +99,8 @@ def main() -> None:
 
 
 def _commit() -> str:
-    run = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    command = ["git", "describe", "--always", "--dirty"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
     return run.stdout.strip() or "unknown"
 
 

@@ -6,7 +6,7 @@ number of buckets. A batch of frames `index` becomes one Graph by adding frame o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import jax
@@ -130,6 +130,13 @@ def _stack(frames: Sequence[Frame], items: Sequence[Neighbourhood], index: np.nd
         a["positions"], a["cell"], a["atom_mask"], a["neighbours"], a["shifts"], a["mask"], a["reverse"],
         targets, np.asarray(index), atoms, slots,
     )  # fmt: skip
+
+
+def chunks(index: np.ndarray, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of n: (frames, present), the last filled up with frame 0, absent."""
+    for start in range(0, len(index), n):
+        part = index[start : start + n]
+        yield np.pad(part, (0, n - len(part))).astype(np.int32), np.arange(n) < len(part)
 
 
 def assemble(bucket: Bucket, index: Array, present: Array) -> tuple[Graph, Targets]:

@@ -195,7 +195,8 @@ def _info(a: argparse.Namespace) -> int:
         return 0
     config, info = header["config"], header["info"]
     print(
-        f"{a.model}: potential for {', '.join(header['elements'])}, cutoff {header['cutoff']} Å, {header['parameters']} parameters"
+        f"{a.model}: potential for {', '.join(header['elements'])}, cutoff {header['cutoff']} Å, "
+        f"{header['parameters']} parameters"
     )
     print(f"  descriptor {config['descriptor']['type']}, fitting net {config['fitting_net']['widths']}")
     print("  E0 (eV): " + ", ".join(f"{k} {v:.4f}" for k, v in header["e0"].items()))
@@ -248,9 +249,10 @@ def _md(a: argparse.Namespace) -> int:
         return 130
     mean = "" if summary.pressure_mean != summary.pressure_mean else f", pressure {summary.pressure_mean:.3f} GPa"
     print(
-        f"{summary.ensemble}, {len(summary.atoms)} atoms, {summary.time_ps:g} ps in {summary.wall_s:.1f} s; velocities {summary.velocities}; second "
-        f"half: temperature {summary.temperature_mean:.1f} ± {summary.temperature_std:.1f} K{mean}; closest pair "
-        f"{summary.min_distance:.2f} Å" + (f"; drift of the conserved energy {summary.drift}" if summary.drift else "")
+        f"{summary.ensemble}, {len(summary.atoms)} atoms, {summary.time_ps:g} ps in {summary.wall_s:.1f} s; "
+        f"velocities {summary.velocities}; second half: temperature {summary.temperature_mean:.1f} ± "
+        f"{summary.temperature_std:.1f} K{mean}; closest pair {summary.min_distance:.2f} Å"
+        + (f"; drift of the conserved energy {summary.drift}" if summary.drift else "")
     )
     print(f"written: {summary.trajectory}, {summary.log}")
     return 0

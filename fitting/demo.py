@@ -57,12 +57,13 @@ def demo(out: Path, *, say: Callable[[str], None] = print, epochs: int = EPOCHS,
     plots.dynamics(nvt.rows, out / "nvt.png", title="NVT, 64 Si, 300 K", n_atoms=64)
     plots.dynamics(nve.rows, out / "energy_conservation.png", title="NVE, 64 Si: energy conservation", n_atoms=64)
     say(
-        f"NVT {nvt.time_ps:g} ps: {nvt.temperature_mean:.0f} ± {nvt.temperature_std:.0f} K; NVE {nve.time_ps:g} ps: drift {nve.drift}"
+        f"NVT {nvt.time_ps:g} ps: {nvt.temperature_mean:.0f} ± {nvt.temperature_std:.0f} K; "
+        f"NVE {nve.time_ps:g} ps: drift {nve.drift}"
     )
     say(
         f"\ndone in {time.monotonic() - began:.0f} s. Look at {out}: fit/learning_curve.png, fit/parity.png, nvt.png, "
-        f"energy_conservation.png\nand use the potential: adatom md {model} {out / 'nvt.extxyz'} --ensemble nvt --temperature-K 600 "
-        f"--steps 1000 --out {out / 'hot.extxyz'}"
+        f"energy_conservation.png\nand use the potential: adatom md {model} {out / 'nvt.extxyz'} --ensemble nvt "
+        f"--temperature-K 600 --steps 1000 --out {out / 'hot.extxyz'}"
     )
 
 

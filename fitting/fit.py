@@ -218,9 +218,10 @@ def _train(
     potential = Potential(model, {"network": network, "statistics": statistics})
     say(describe(statistics, model.elements) + f"  (E0 from {how})")
     say(
-        f"model: {type(config.model.descriptor).__name__.removesuffix('Config')}, cutoff {model.cutoff} Å, {pairs:.0f} neighbours an "
-        f"atom, {potential.n_parameters} parameters; {len(training)} frames to train on, {len(validation)} to validate; "
-        f"{problem.epochs} epochs of {problem.steps_per_epoch} steps, {len(buckets)} sizes to compile, seed {config.training.seed}"
+        f"model: {type(config.model.descriptor).__name__.removesuffix('Config')}, cutoff {model.cutoff} Å, "
+        f"{pairs:.0f} neighbours an atom, {potential.n_parameters} parameters; {len(training)} frames to train on, "
+        f"{len(validation)} to validate; {problem.epochs} epochs of {problem.steps_per_epoch} steps, "
+        f"{len(buckets)} sizes to compile, seed {config.training.seed}"
     )
     with progress("training", unit="steps") as report:
         best, summary = train(problem, network, out, resume=resume, report=report, say=say)

@@ -2,9 +2,9 @@
 
     L = mean_s w_s [ p_e ρ((E−Ê)/N) + p_f mean_ia ρ(F_ia − F̂_ia) + p_s mean_ab ρ(σ_ab − σ̂_ab) ]
 
-each term averaged over the frames that have its label; ρ(x) = x², or Huber's function scaled to x² near zero. Energies per atom in eV,
-forces in eV/Å, stress in eV/Å³. Prefactors may move from a start to an end value with the learning rate (DeePMD's rule,
-Wang et al., Comput. Phys. Commun. 228, 178 (2018), eq. 11): p(t) = p_end (1 − lr/lr₀) + p_start lr/lr₀.
+each term averaged over the frames that have its label; ρ(x) = x², or Huber's function scaled to x² near zero. Energies per
+atom in eV, forces in eV/Å, stress in eV/Å³. Prefactors may move from a start to an end value with the learning rate
+(DeePMD's rule, Wang et al., Comput. Phys. Commun. 228, 178 (2018), eq. 11): p(t) = p_end (1 − lr/lr₀) + p_start lr/lr₀.
 """
 
 from __future__ import annotations

@@ -8,16 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from adatom.fitting.batches import Bucket, Targets, assemble, chunks, make_buckets, neighbourhoods
 from adatom.fitting.dataset import DataError, Frame
-from adatom.potential.evaluator import Evaluator, Precision
+from adatom.potential.evaluator import Precision
+from adatom.potential.graph import Graph
+from adatom.potential.model import Model
 from adatom.potential.potential import Potential
+from adatom.potential.predict import Prediction, predict
 from adatom.potential.units import GPA
 
 UPPER = np.triu_indices(3)
+ATOMS = 512
+"""Atoms evaluated at once, about."""
 
 
 @dataclass(frozen=True)
@@ -60,32 +69,57 @@ def compare(
     precision: Precision = "float32",
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Evaluate every frame. Raises ValueError naming a frame with an element the potential does not know, or a label of NaN."""
+    """Evaluate every frame, in batches of few sizes (`batches`), each compiled once.
+
+    Raises ValueError naming a frame with an element the potential does not know, or a label of NaN.
+    """
     for frame in frames:
         require_finite(frame)
-    evaluator = Evaluator(potential, precision=precision, skin=0.0)
+    items = neighbourhoods(frames, potential.model.elements, potential.model.cutoff)
     types = tuple(dict.fromkeys(f.config_type for f in frames))
-    columns: dict[str, list[tuple[np.ndarray, np.ndarray, int]]] = {"energy": [], "forces": [], "stress": []}
-    order = sorted(range(len(frames)), key=lambda k: frames[k].structure.numbers.tobytes())
-    for done, index in enumerate(order):
-        frame = frames[index]
-        try:
-            out = evaluator(frame.structure)
-        except ValueError as error:
-            raise ValueError(f"{frame.source}: {error}") from error
-        kind, labels = types.index(frame.config_type), frame.labels
-        if labels.energy is not None:
-            n = len(frame.structure)
-            columns["energy"].append((np.array([labels.energy / n]), np.array([out.energy / n]), kind))
-        if labels.forces is not None:
-            columns["forces"].append((labels.forces.ravel(), out.forces.ravel(), kind))
-        if labels.stress is not None and out.stress is not None:
-            columns["stress"].append((labels.stress[UPPER] / GPA, out.stress[UPPER] / GPA, kind))
-        if progress:
-            progress(done + 1, len(frames))
+    columns: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {"energy": [], "forces": [], "stress": []}
+    done = 0
+    for bucket in make_buckets(frames, items):
+        size = min(len(bucket), max(1, ATOMS // sum(bucket.atom_capacity)))
+        for rows, present in chunks(np.arange(len(bucket)), size):
+            with jax.enable_x64(True):
+                graph, targets, out = _forward(potential.model, potential.params, bucket, rows, present, precision)
+            here = [frames[k] for k in np.asarray(bucket.frame)[rows[present]]]
+            kinds = np.array([types.index(f.config_type) for f in here])
+            _collect(columns, here, kinds, graph, targets, out)
+            done += len(here)
+            if progress:
+                progress(done, len(frames))
     merged = {name: _merge(column) for name, column in columns.items()}
     counts = tuple(sum(f.config_type == t for f in frames) for t in types)
     return Comparison(merged["energy"], merged["forces"], merged["stress"], types, counts)
+
+
+@partial(jax.jit, static_argnames=("model", "precision"))
+def _forward(
+    model: Model, params: Any, bucket: Bucket, rows: np.ndarray, present: np.ndarray, precision: str
+) -> tuple[Graph, Targets, Prediction]:
+    graph, targets = assemble(bucket, rows, present)
+    return graph, targets, predict(model, params, graph, e0=params["statistics"].e0, dtype=jnp.dtype(precision))
+
+
+def _collect(
+    columns: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]],
+    here: list[Frame], kinds: np.ndarray, graph: Graph, targets: Targets, out: Prediction,
+) -> None:  # fmt: skip
+    """Append labels and predictions of the frames of one batch, `here`, where they have the label."""
+    n = len(here)
+    energy, forces, stress = (np.array([getattr(f.labels, x) is not None for f in here]) for x in columns)
+    stress &= np.array([f.structure.pbc.all() for f in here])
+    atoms = np.asarray(targets.n_atoms)[:n]
+    label, predicted = (np.asarray(x)[:n] / atoms for x in (targets.energy, out.energy))
+    columns["energy"].append((label[energy], predicted[energy], kinds[energy]))
+    structure = np.asarray(graph.structure)
+    rows = np.asarray(graph.atom_mask) & np.pad(forces, (0, graph.n_structures - n))[structure]
+    label, predicted = (np.asarray(x, dtype=np.float64)[rows].ravel() for x in (targets.forces, out.forces))
+    columns["forces"].append((label, predicted, np.repeat(kinds[structure[rows]], 3)))
+    label, predicted = (np.asarray(x)[:n][stress][:, *UPPER].ravel() / GPA for x in (targets.stress, out.stress))
+    columns["stress"].append((label, predicted, np.repeat(kinds[stress], 6)))
 
 
 def require_finite(frame: Frame) -> None:
@@ -96,11 +130,11 @@ def require_finite(frame: Frame) -> None:
             raise DataError(f"{frame.source}: {name} is NaN or infinite; remove or recompute the frame")
 
 
-def _merge(column: list[tuple[np.ndarray, np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _merge(column: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if not column:
         return np.zeros(0), np.zeros(0), np.zeros(0, dtype=int)
-    kinds = [np.full(len(a), k) for a, _, k in column]
-    return np.concatenate([a for a, _, _ in column]), np.concatenate([b for _, b, _ in column]), np.concatenate(kinds)
+    labels, predictions, kinds = (np.concatenate(x) for x in zip(*column, strict=True))
+    return labels, predictions, kinds
 
 
 def table(errors: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adatom.fitting.batches import Bucket, Targets, assemble
+from adatom.fitting.batches import Bucket, Targets, assemble, chunks
 from adatom.fitting.checkpoint import load_checkpoint, save_checkpoint
 from adatom.fitting.config import LossConfig, TrainingConfig
 from adatom.fitting.loss import Prefactors, loss
@@ -91,18 +91,12 @@ class Problem:
         rng = np.random.default_rng([self.training.seed, epoch])
         jobs = []
         for k, (index, n) in enumerate(zip(self.train, self.frames_per_batch(), strict=True)):
-            jobs += [(k, *chunk) for chunk in _chunks(rng.permutation(index), n)]
+            jobs += [(k, *chunk) for chunk in chunks(rng.permutation(index), n)]
         return [jobs[q] for q in rng.permutation(len(jobs))]
 
     @property
     def steps_per_epoch(self) -> int:
         return sum(-(-len(i) // n) for i, n in zip(self.train, self.frames_per_batch(), strict=True))
-
-
-def _chunks(index: np.ndarray, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(index), n):
-        part = index[start : start + n]
-        yield np.pad(part, (0, n - len(part))).astype(np.int32), np.arange(n) < len(part)
 
 
 def decay(step: Array, total: int, config: TrainingConfig) -> Array:
@@ -201,7 +195,7 @@ def evaluate(problem: Problem, network: Params, which: Sequence[np.ndarray]) -> 
     """RMSE over frames of the buckets: energy meV/atom, forces meV/Å, stress GPa; None where there is no label."""
     total: list[Sums] = []
     for bucket, index, n in zip(problem.buckets, which, problem.frames_per_batch(), strict=True):
-        for chunk, present in _chunks(index, n):
+        for chunk, present in chunks(index, n):
             total.append(
                 _evaluate(problem.model, network, problem.statistics, bucket, chunk, present, problem.training.precision)
             )

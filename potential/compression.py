@@ -2,10 +2,10 @@
 
     G_m(s) ≈ Σ_q T_q(x) C_qm,     x = 2 s/s_max − 1,     so  Rᵀ G = (Σ_j R_j T_q(x_j)) C
 
-The sum over neighbours is taken over q series terms instead of M outputs of a network, and C is applied once per atom. The degree is
-the smallest whose error bound, the sum of the coefficients that were cut, meets the tolerance of the precision; where none up
-to 128 does, or where a pair is closer than the series reaches, the network itself is evaluated. (DeePMD-kit tabulates piecewise quintics for the same
-purpose: Lu et al., J. Chem. Theory Comput. 18, 5559 (2022).)
+The sum over neighbours is taken over q series terms instead of M outputs of a network, and C is applied once per atom.
+The degree is the smallest whose error bound, the sum of the coefficients that were cut, meets the tolerance of the precision; where none up
+to 128 does, or where a pair is closer than the series reaches, the network itself is evaluated. (DeePMD-kit tabulates
+piecewise quintics for the same purpose: Lu et al., J. Chem. Theory Comput. 18, 5559 (2022).)
 """
 
 from __future__ import annotations
@@ -72,28 +72,27 @@ def compress(model: Model, params: Params, precision: str) -> tuple[CompressedMo
         return None
     shortest = MARGIN * float(np.min(repulsion_radius(params["statistics"].min_distance, model.elements)))
     s_max = float(smooth_step_down(jnp.asarray(shortest), config.smooth_cutoff, config.cutoff)) / shortest
-    nets = params["network"]["descriptor"]
     series = {name: _interpolate(config, net, s_max) for name, net in params["network"]["descriptor"].items()}
     # an orthogonal series cut after degree q is off by at most the sum of what was cut, for every s
-    tails = [np.abs(c[::-1]).cumsum(axis=0)[::-1].max(axis=1) / np.abs(c).sum(axis=0).max() for c in series.values()]
+    tails = [np.abs(c[::-1]).cumsum(axis=0)[::-1].max(axis=1) / size for c, size in series.values()]
     tail = np.max(tails, axis=0)
     enough = np.flatnonzero(tail[1:] <= TOLERANCES[precision])
     if not len(enough) or enough[0] >= MAX_DEGREE:
         return None
     degree = min(4 * int(np.ceil(max(enough[0], 4) / 4)), NODES - 2)
     model_ = CompressedModel(model, degree, s_max, shortest, float(tail[degree + 1]))
-    return model_, {**params, "series": {name: c[: degree + 1] for name, c in series.items()}}
+    return model_, {**params, "series": {name: c[: degree + 1] for name, (c, _) in series.items()}}
 
 
-def _interpolate(config: DeepPotentialConfig, net: Any, s_max: float) -> np.ndarray:
-    """Chebyshev coefficients (NODES, M) of G in float64, from its values in the nodes (discrete cosine transform)."""
+def _interpolate(config: DeepPotentialConfig, net: Any, s_max: float) -> tuple[np.ndarray, float]:
+    """Chebyshev coefficients (NODES, M) of G in float64 from its values in the nodes (discrete cosine transform), and max |G|."""
     angles = np.pi * (np.arange(NODES) + 0.5) / NODES
     s = (np.cos(angles) + 1.0) * (0.5 * s_max * config.typical_distance)
     apply = jax.jit(Perceptron(config.embedding_net, config.activation).apply)
     g = np.asarray(apply({"params": net}, jnp.asarray(s[:, None], dtype=jnp.float64)))
     c = (2.0 / NODES) * np.cos(np.arange(NODES)[:, None] * angles) @ g
     c[0] *= 0.5
-    return c
+    return c, float(np.abs(g).max())
 
 
 def chebyshev(x: Array, degree: int) -> Array:

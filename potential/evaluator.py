@@ -39,7 +39,8 @@ class ExtrapolationWarning(UserWarning):
 
 
 class Evaluation(NamedTuple):
-    """energy eV; energies (atoms,) eV; forces (atoms, 3) eV/Å; stress (3, 3) eV/Å³, None without a 3-D cell; nearest (atoms, species) Å."""
+    """energy eV; energies (atoms,) eV; forces (atoms, 3) eV/Å; stress (3, 3) eV/Å³, None without a 3-D cell; nearest
+    (atoms, species) Å, at most twice the cutoff."""
 
     energy: float
     energies: np.ndarray
@@ -174,8 +175,8 @@ class Evaluator:
             atom, t = np.unravel_index(int(margin.argmin()), margin.shape)
             known = f"the closest such pair in them is {seen[atom, t]:.2f} Å"
             warnings.warn(
-                f"extrapolation: atom {atom} ({chemical_symbols[structure.numbers[atom]]}) has a {symbols[t]} at {nearest[atom, t]:.2f} Å, "
-                f"closer than the training data know: {known if np.isfinite(seen[atom, t]) else 'they have no such pair'}",
+                f"extrapolation: atom {atom} ({chemical_symbols[structure.numbers[atom]]}) has a {symbols[t]} at "
+                f"{nearest[atom, t]:.2f} Å, closer than the training data know: {known if np.isfinite(seen[atom, t]) else 'they have no such pair'}",
                 ExtrapolationWarning,
                 stacklevel=3,
             )

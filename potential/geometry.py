@@ -34,7 +34,7 @@ def pair_vectors(
 
 @jax.custom_vjp
 def swap_pairs(values: Array, reverse: Array) -> Array:
-    """values (c, pairs) read from the other side of every pair. `reverse` is its own inverse, so the transpose is a gather too."""
+    """values (c, pairs) read from the other side of every pair; `reverse` is its own inverse, so the transpose is a gather."""
     return values[:, reverse]
 
 

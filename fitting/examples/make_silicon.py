@@ -97,7 +97,7 @@ def thermal(rng, atoms, temperature_K):
     """
     n = len(atoms)
     hessian = np.zeros((n, 3, n, 3))
-    for i, j, vector in zip(*neighbor_list("ijD", atoms, 2.7)):
+    for i, j, vector in zip(*neighbor_list("ijD", atoms, 2.7), strict=True):
         unit = vector / np.linalg.norm(vector)
         phi = 9.0 * np.outer(unit, unit) + 0.63 * (np.eye(3) - np.outer(unit, unit))
         hessian[i, :, i] += phi

@@ -1,4 +1,4 @@
-"""Bad files, configs, structures and arguments: exit code 2 and one line on stderr that says what is wrong and where."""
+"""Bad files, configs, structures and arguments: exit code 2 and one line on stderr that says what and where."""
 
 from __future__ import annotations
 

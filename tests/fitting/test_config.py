@@ -1,4 +1,4 @@
-"""The config: a template that is the defaults, one-line errors that name section and key, paths that keep their meaning."""
+"""The config: a template that is the defaults, one-line errors naming section and key, paths that keep their meaning."""
 
 from __future__ import annotations
 
