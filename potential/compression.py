@@ -3,8 +3,8 @@
     G_m(s) ≈ Σ_q T_q(x) C_qm,     x = 2 s/s_max − 1,     so  Rᵀ G = (Σ_j R_j T_q(x_j)) C
 
 The sum over neighbours is taken over q series terms instead of M outputs of a network, and C is applied once per atom.
-The degree is the smallest whose error bound, the sum of the coefficients that were cut, meets the tolerance of the precision; where none up
-to 128 does, or where a pair is closer than the series reaches, the network itself is evaluated. (DeePMD-kit tabulates
+The degree is the smallest whose error bound, the sum of the coefficients that were cut, meets the tolerance of the
+precision; where none up to 128 does, or where a pair is closer than the series reaches, the network itself is evaluated. (DeePMD-kit tabulates
 piecewise quintics for the same purpose: Lu et al., J. Chem. Theory Comput. 18, 5559 (2022).)
 """
 

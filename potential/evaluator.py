@@ -174,9 +174,10 @@ class Evaluator:
             self._warned = worst
             atom, t = np.unravel_index(int(margin.argmin()), margin.shape)
             known = f"the closest such pair in them is {seen[atom, t]:.2f} Å"
+            known = known if np.isfinite(seen[atom, t]) else "they have no such pair"
             warnings.warn(
                 f"extrapolation: atom {atom} ({chemical_symbols[structure.numbers[atom]]}) has a {symbols[t]} at "
-                f"{nearest[atom, t]:.2f} Å, closer than the training data know: {known if np.isfinite(seen[atom, t]) else 'they have no such pair'}",
+                f"{nearest[atom, t]:.2f} Å, closer than the training data know: {known}",
                 ExtrapolationWarning,
                 stacklevel=3,
             )
