@@ -22,7 +22,7 @@ from adatom.md import run
 from adatom.potential import AdatomCalculator
 
 LATTICE = 5.47
-EPOCHS = 700
+EPOCHS = 1500
 
 
 def demo(out: Path, *, say: Callable[[str], None] = print, epochs: int = EPOCHS, steps: int = 2000) -> None:

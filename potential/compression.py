@@ -4,8 +4,8 @@
 
 The sum over neighbours is taken over q series terms instead of M outputs of a network, and C is applied once per atom.
 The degree is the smallest whose error bound, the sum of the coefficients that were cut, meets the tolerance of the
-precision; where none up to 128 does, or where a pair is closer than the series reaches, the network itself is evaluated. (DeePMD-kit tabulates
-piecewise quintics for the same purpose: Lu et al., J. Chem. Theory Comput. 18, 5559 (2022).)
+precision. Where none up to 128 does, or where a pair is closer than the series reaches, the network itself is evaluated.
+(DeePMD-kit tabulates piecewise quintics for the same purpose: Lu et al., J. Chem. Theory Comput. 18, 5559 (2022).)
 """
 
 from __future__ import annotations
