@@ -20,7 +20,7 @@ import numpy as np
 
 from adatom.potential.cutoffs import smooth_step_down
 from adatom.potential.descriptors.deep_potential import DeepPotentialConfig, contract
-from adatom.potential.model import Model, Params, repulsion_radius
+from adatom.potential.model import EnergyModel, Model, Params, repulsion_radius
 from adatom.potential.networks import Perceptron
 
 Array = jax.Array
@@ -65,9 +65,9 @@ class CompressedModel:
         return self.model.energies(params, features, vectors, slots, atoms)
 
 
-def compress(model: Model, params: Params, precision: str) -> tuple[CompressedModel, Params] | None:
+def compress(model: EnergyModel, params: Params, precision: str) -> tuple[CompressedModel, Params] | None:
     """The compressed model and its params, or None where the descriptor is another or no degree meets the tolerance."""
-    config = model.config.descriptor
+    config = model.config.descriptor if isinstance(model, Model) else None
     if not isinstance(config, DeepPotentialConfig):
         return None
     shortest = MARGIN * float(np.min(repulsion_radius(params["statistics"].min_distance, model.elements)))

@@ -47,7 +47,15 @@ def make_params(model, seed=0, min_distance=0.9):
         feature_std=rng.uniform(0.3, 1.0, (t, f)),
         min_distance=0.5 * (distance + distance.T),
     )
-    return {"network": model.init(jax.random.key(seed)), "statistics": statistics}
+    return {"network": random_weights(model, rng), "statistics": statistics}
+
+
+def random_weights(model, rng):
+    """As `Model.init`, with biases too, drawn by NumPy: nothing has to be compiled."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(
+        lambda x: rng.normal(0.0, 1.0 / np.sqrt(x.shape[0]) if len(x.shape) > 1 else 0.1, x.shape).astype(x.dtype), shapes
+    )
 
 
 def make_potential(elements=(14,), descriptor=None, seed=0, golden=False, **settings):

@@ -91,7 +91,8 @@ def test_one_precision_is_near_the_other(potential: Potential, frames: list[Fram
     calls: list[tuple[int, int]] = []
     single = compare(potential, frames, progress=lambda done, total: calls.append((done, total))).errors()
     double = comparison.errors()
-    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert calls[-1] == (3, 3)
+    assert calls == sorted(set(calls))
     for term in ("energy", "forces", "stress"):
         assert single[term]["rmse"] == pytest.approx(double[term]["rmse"], rel=1e-4)
         assert single[term]["rmse"] != double[term]["rmse"]
@@ -132,7 +133,7 @@ def test_the_table(comparison: Comparison) -> None:
 
 def test_an_unknown_element_names_the_frame(frames: list[Frame]) -> None:
     potential = make_potential((13,), symmetry_functions(n_radial=3, n_angular=0))
-    with pytest.raises(ValueError, match=r"data\.xyz:\d: the model knows Al; .* has Cu"):
+    with pytest.raises(ValueError, match=r"the model knows Al; data\.xyz:\d has Cu"):
         compare(potential, frames)
 
 

@@ -1,9 +1,11 @@
 """The moment descriptor against tensors built by outer products."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import rotation
+from helpers import FAST, rotation
 from numpy.testing import assert_allclose
 
 from adatom.potential.descriptors.moments import Moments, MomentsConfig
@@ -38,11 +40,13 @@ def test_descriptor_is_that_of_full_tensors_and_does_not_turn():
     u = rng.normal(size=(3, sum(SLOTS), 3))
     vectors = u / np.linalg.norm(u, axis=-1, keepdims=True) * rng.uniform(0.8, 4.4, (3, sum(SLOTS), 1))
     net = Moments(CONFIG)
-    params = net.init(jax.random.key(0), jnp.ones((3, 2, 2)), (1, 1), (1, 1))["params"]
-    got = net.apply({"params": params}, jnp.asarray(vectors).transpose(2, 0, 1), SLOTS, (1, 2))
+    shapes = jax.eval_shape(lambda key: net.init(key, jnp.ones((3, 2, 2)), (1, 1), (1, 1))["params"], jax.random.key(0))
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape), shapes)
+    apply = jax.jit(partial(net.apply, slots=SLOTS, atoms=(1, 2)), compiler_options=FAST)
+    got = apply({"params": params}, jnp.asarray(vectors.transpose(2, 0, 1)))
     want = np.array([by_loops(v, params) for v in vectors])
     assert CONFIG.n_features(2) == want.shape[1]
     assert_allclose(got, want, rtol=1e-10, atol=1e-12)
     turned = -(vectors @ rotation(1))[:, [2, 0, 1, 4, 3]]
-    again = net.apply({"params": params}, jnp.asarray(turned).transpose(2, 0, 1), SLOTS, (1, 2))
+    again = apply({"params": params}, jnp.asarray(turned.transpose(2, 0, 1)))
     assert_allclose(again, want, rtol=1e-9, atol=1e-12)
