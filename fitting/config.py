@@ -94,13 +94,13 @@ class LossConfig(_Section):
 class TrainingConfig(_Section):
     """[training]: how the parameters are found."""
 
-    epochs: Annotated[int, Field(ge=0, description="0: as many as make about 12 million visits to atoms")] = 0
+    epochs: Annotated[int, Field(ge=0, description="0: as many as make about ten million visits to atoms")] = 0
     batch_atoms: Annotated[int, Field(ge=1, description="atoms a batch, rounded to whole frames")] = 256
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-3
     final_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-6
     schedule: Literal["cosine", "exponential", "constant"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 200
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0.0, description="decoupled, a step: times the learning rate")] = 3e-3
     gradient_clip: Annotated[float, Field(gt=0.0, description="largest global norm of a gradient")] = 10.0
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0, description="averaged weights are what is evaluated and saved; 0: off")] = (
         0.998

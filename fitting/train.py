@@ -30,7 +30,7 @@ from adatom.potential.predict import Prediction, predict
 from adatom.potential.units import GPA
 
 Array = jax.Array
-VISITS = 12_000_000
+VISITS = 10_000_000
 """Atoms seen in a default training, all epochs together: about ten minutes of one core for the default model."""
 
 
