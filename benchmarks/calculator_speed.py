@@ -27,18 +27,18 @@ sys.path.insert(0, str(HERE))
 from copper import CELLS, copper, pin, time_steps  # noqa: E402
 
 STEPS = {108: 20, 500: 60, 4000: 40, 32000: 25}
-SUBJECTS = tuple(f"{kind} {dtype}" for kind in ("deep_potential", "symmetry_functions") for dtype in ("float32", "float64"))
+SUBJECTS = tuple(f"{kind} {dtype}" for kind in ("deep_potential", "moments") for dtype in ("float32", "float64"))
 DEEPMD = "deepmd-kit==3.2.0"
 
 
 def config(kind: str) -> dict[str, Any]:
-    """DeePMD-kit's own sizes, or our default symmetry functions with 64-64; cutoff 6 Å for both."""
+    """DeePMD-kit's own sizes, or our default model; cutoff 6 Å for both."""
     if kind == "deep_potential":
         descriptor: dict[str, Any] = {
             "type": kind, "cutoff": 6.0, "smooth_cutoff": 2.0, "embedding_net": (25, 50, 100), "axis": 16,
         }  # fmt: skip
-        return {"elements": (29,), "descriptor": descriptor, "fitting_net": {"widths": (240, 240, 240)}}
-    return {"elements": (29,), "descriptor": {"type": kind, "cutoff": 6.0}, "fitting_net": {"widths": (64, 64)}}
+        return {"elements": (29,), "descriptor": descriptor, "fitting_net": {"widths": (240, 240, 240), "activation": "tanh"}}
+    return {"elements": (29,), "descriptor": {"type": kind, "cutoff": 6.0}}
 
 
 def random_potential(kind: str) -> Any:

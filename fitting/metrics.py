@@ -71,7 +71,7 @@ def compare(
 ) -> Comparison:
     """Evaluate every frame, in batches of few sizes (`batches`), each compiled once.
 
-    Raises ValueError naming a frame with an element the potential does not know, or a label of NaN.
+    Raises ValueError naming a frame with an element the potential does not know, a label of NaN, or atoms on top of each other.
     """
     for frame in frames:
         require_finite(frame)
@@ -109,6 +109,10 @@ def _collect(
 ) -> None:  # fmt: skip
     """Append labels and predictions of the frames of one batch, `here`, where they have the label."""
     n = len(here)
+    lost = (np.asarray(out.nearest).min(axis=1) < 1e-3) | ~np.isfinite(np.asarray(out.forces)).all(axis=1)
+    lost &= np.asarray(graph.atom_mask) & (np.asarray(graph.structure) < n)
+    if lost.any():
+        raise DataError(f"{here[int(np.asarray(graph.structure)[lost][0])].source}: atoms on top of each other")
     energy, forces, stress = (np.array([getattr(f.labels, x) is not None for f in here]) for x in columns)
     stress &= np.array([f.structure.pbc.all() for f in here])
     atoms = np.asarray(targets.n_atoms)[:n]

@@ -27,10 +27,10 @@ def run_script(root: Path, *arguments: str) -> str:
 def test_calculator_speed(root: Path) -> None:
     text = run_script(
         root, "benchmarks/calculator_speed.py", "--atoms", "108", "--rounds", "1", "--steps", "2",
-        "--subjects", "symmetry_functions float32",
+        "--subjects", "moments float32",
     )  # fmt: skip
     assert "device:" in text
-    assert "| adatom symmetry_functions | float32 |" in text
+    assert "| adatom moments | float32 |" in text
     assert "EMT (reference) | float64 |" in text
 
 
