@@ -72,9 +72,11 @@ def main() -> None:
     print(f"\n{a.data.name}, seed {a.seed}, {a.cores} core(s): {wall / 60:.1f} min wall, {cpu / 60:.1f} min CPU")
     print(table(errors))
     rng = np.random.default_rng(0)
-    samples = [compare(result.potential, [f]).errors() for f in frames]
-    force = np.array([[s["forces"]["mae"] * s["forces"]["count"], s["forces"]["count"]] for s in samples])
-    energy = np.array([s["energy"]["mae"] for s in samples])
+    comparison = compare(result.potential, frames)
+    force = np.zeros((len(frames), 2))
+    label, predicted, frame = comparison.forces
+    np.add.at(force, frame, np.stack([1e3 * np.abs(predicted - label), np.ones(len(label))], axis=1))
+    energy = 1e3 * np.abs(comparison.energy[1] - comparison.energy[0])
     picks = rng.integers(len(frames), size=(500, len(frames)))
     force_error = float(np.std(force[picks, 0].sum(1) / force[picks, 1].sum(1)))
     energy_error = float(np.std(energy[picks].mean(1)))

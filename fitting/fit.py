@@ -68,14 +68,8 @@ def fit(config: FitConfig, out: str | Path, *, resume: bool = False, say: Say = 
     e0, how = _e0(config.model, training, elements)
     with jax.enable_x64(True):
         potential, summary = _train(config, model, training, validation, e0, out, resume=resume, say=say, how=how)
-    comparisons: dict[str, Comparison] = {}
-    errors: dict[str, Any] = {}
-    for name, part in (("train", training), ("validation", validation), ("test", test)):
-        errors[name] = None
-        if part:
-            with progress(f"errors on {name}", unit="frames") as report:
-                comparisons[name] = compare(potential, part, precision=config.training.precision, progress=report)
-            errors[name] = comparisons[name].errors()
+    comparisons = _compare(potential, training, validation, test, config)
+    errors = {name: comparisons[name].errors() if name in comparisons else None for name in ("train", "validation", "test")}
     info = {"training": summary, "errors": {k: _brief(v) for k, v in errors.items() if v}}
     potential = Potential(potential.model, potential.params, info, _golden(potential, training))
     save(potential, out / "model.adatom")
@@ -230,6 +224,22 @@ def _train(
         "jax": jax.__version__, "backend": jax.default_backend(),
     }  # fmt: skip
     return Potential(model, {"network": best, "statistics": statistics}), summary
+
+
+def _compare(
+    potential: Potential, training: Sequence[Frame], validation: Sequence[Frame], test: Sequence[Frame], config: FitConfig
+) -> dict[str, Comparison]:
+    """Training and validation frames share their compilations; test frames are evaluated as `adatom test` does."""
+    n, comparisons = len(training), {}
+    with progress("errors", unit="frames") as report:
+        both = compare(potential, [*training, *validation], precision=config.training.precision, progress=report)
+    comparisons["train"] = both.part(0, n)
+    if validation:
+        comparisons["validation"] = both.part(n, n + len(validation))
+    if test:
+        with progress("errors on test", unit="frames") as report:
+            comparisons["test"] = compare(potential, test, precision=config.training.precision, progress=report)
+    return comparisons
 
 
 def _golden(potential: Potential, frames: Sequence[Frame]) -> Golden:

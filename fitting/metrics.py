@@ -24,6 +24,7 @@ from adatom.potential.potential import Potential
 from adatom.potential.predict import Prediction, predict
 from adatom.potential.units import GPA
 
+Column = tuple[np.ndarray, np.ndarray, np.ndarray]
 UPPER = np.triu_indices(3)
 ATOMS = 512
 """Atoms evaluated at once, about."""
@@ -33,27 +34,42 @@ ATOMS = 512
 class Comparison:
     """Labels and predictions of many frames, in report units, ready for errors and parity plots.
 
-    Each entry is (labels, predictions, config_type index): energies per atom eV, forces eV/Å, stress GPa.
+    Each entry is (labels, predictions, index of the frame): energies per atom eV, forces eV/Å, stress GPa. `types` is the
+    config_type of every frame.
     """
 
-    energy: tuple[np.ndarray, np.ndarray, np.ndarray]
-    forces: tuple[np.ndarray, np.ndarray, np.ndarray]
-    stress: tuple[np.ndarray, np.ndarray, np.ndarray]
-    config_types: tuple[str, ...]
-    frames: tuple[int, ...]
+    energy: Column
+    forces: Column
+    stress: Column
+    types: tuple[str, ...]
+
+    def part(self, start: int, stop: int) -> Comparison:
+        """Of the frames from `start` to `stop` only."""
+        cut = [tuple(x[(f >= start) & (f < stop)] for x in (a, b, f)) for a, b, f in (self.energy, self.forces, self.stress)]
+        energy, forces, stress = ((a, b, f - start) for a, b, f in cut)
+        return Comparison(energy, forces, stress, self.types[start:stop])
+
+    def of_type(self, name: str) -> np.ndarray:
+        """Which frames are of a config_type, (frames,)."""
+        return np.array([t == name for t in self.types], dtype=bool)
+
+    @property
+    def config_types(self) -> tuple[str, ...]:
+        """Each once, in the order of the data."""
+        return tuple(dict.fromkeys(self.types))
 
     def errors(self) -> dict[str, Any]:
         """Nested dict with the keys energy, forces, stress, frames, by_config_type, units."""
-        total = self._errors(None)
-        by_type = {name: self._errors(k) for k, name in enumerate(self.config_types)}
+        total = self._errors(np.ones(len(self.types), dtype=bool))
+        by_type = {name: self._errors(self.of_type(name)) for name in self.config_types}
         units = {"energy": "meV/atom", "forces": "meV/Å", "stress": "GPa"}
         return {**total, "by_config_type": by_type, "units": units}
 
-    def _errors(self, which: int | None) -> dict[str, Any]:
-        out: dict[str, Any] = {"frames": sum(self.frames) if which is None else self.frames[which]}
+    def _errors(self, which: np.ndarray) -> dict[str, Any]:
+        out: dict[str, Any] = {"frames": int(which.sum())}
         for name, factor in (("energy", 1e3), ("forces", 1e3), ("stress", 1.0)):
-            label, predicted, kind = getattr(self, name)
-            d = factor * (predicted - label)[slice(None) if which is None else kind == which]
+            label, predicted, frame = getattr(self, name)
+            d = factor * (predicted - label)[which[frame]]
             out[name] = {
                 "mae": float(np.abs(d).mean()) if len(d) else None,
                 "rmse": float(np.sqrt((d * d).mean())) if len(d) else None,
@@ -71,28 +87,25 @@ def compare(
 ) -> Comparison:
     """Evaluate every frame, in batches of few sizes (`batches`), each compiled once.
 
-    Raises ValueError naming a frame with an element the potential does not know, a label of NaN, or atoms on top of each other.
+    Raises ValueError naming a frame with an unknown element, a label of NaN, or atoms on top of each other.
     """
     for frame in frames:
         require_finite(frame)
     items = neighbourhoods(frames, potential.model.elements, potential.model.cutoff)
-    types = tuple(dict.fromkeys(f.config_type for f in frames))
-    columns: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {"energy": [], "forces": [], "stress": []}
+    columns: dict[str, list[Column]] = {"energy": [], "forces": [], "stress": []}
     done = 0
     for bucket in make_buckets(frames, items):
         size = min(len(bucket), max(1, ATOMS // sum(bucket.atom_capacity)))
         for rows, present in chunks(np.arange(len(bucket)), size):
             with jax.enable_x64(True):
                 graph, targets, out = _forward(potential.model, potential.params, bucket, rows, present, precision)
-            here = [frames[k] for k in np.asarray(bucket.frame)[rows[present]]]
-            kinds = np.array([types.index(f.config_type) for f in here])
-            _collect(columns, here, kinds, graph, targets, out)
-            done += len(here)
+            index = np.asarray(bucket.frame)[rows[present]]
+            _collect(columns, [frames[k] for k in index], index, graph, targets, out)
+            done += len(index)
             if progress:
                 progress(done, len(frames))
     merged = {name: _merge(column) for name, column in columns.items()}
-    counts = tuple(sum(f.config_type == t for f in frames) for t in types)
-    return Comparison(merged["energy"], merged["forces"], merged["stress"], types, counts)
+    return Comparison(merged["energy"], merged["forces"], merged["stress"], tuple(f.config_type for f in frames))
 
 
 @partial(jax.jit, static_argnames=("model", "precision"))
@@ -104,10 +117,9 @@ def _forward(
 
 
 def _collect(
-    columns: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]],
-    here: list[Frame], kinds: np.ndarray, graph: Graph, targets: Targets, out: Prediction,
+    columns: dict[str, list[Column]], here: list[Frame], index: np.ndarray, graph: Graph, targets: Targets, out: Prediction
 ) -> None:  # fmt: skip
-    """Append labels and predictions of the frames of one batch, `here`, where they have the label."""
+    """Append labels and predictions of the frames of one batch, `here`, where they have the label. index (frames,)."""
     n = len(here)
     lost = (np.asarray(out.nearest).min(axis=1) < 1e-3) | ~np.isfinite(np.asarray(out.forces)).all(axis=1)
     lost &= np.asarray(graph.atom_mask) & (np.asarray(graph.structure) < n)
@@ -117,13 +129,13 @@ def _collect(
     stress &= np.array([f.structure.pbc.all() for f in here])
     atoms = np.asarray(targets.n_atoms)[:n]
     label, predicted = (np.asarray(x)[:n] / atoms for x in (targets.energy, out.energy))
-    columns["energy"].append((label[energy], predicted[energy], kinds[energy]))
+    columns["energy"].append((label[energy], predicted[energy], index[energy]))
     structure = np.asarray(graph.structure)
     rows = np.asarray(graph.atom_mask) & np.pad(forces, (0, graph.n_structures - n))[structure]
     label, predicted = (np.asarray(x, dtype=np.float64)[rows].ravel() for x in (targets.forces, out.forces))
-    columns["forces"].append((label, predicted, np.repeat(kinds[structure[rows]], 3)))
+    columns["forces"].append((label, predicted, np.repeat(index[structure[rows]], 3)))
     label, predicted = (np.asarray(x)[:n][stress][:, *UPPER].ravel() / GPA for x in (targets.stress, out.stress))
-    columns["stress"].append((label, predicted, np.repeat(kinds[stress], 6)))
+    columns["stress"].append((label, predicted, np.repeat(index[stress], 6)))
 
 
 def require_finite(frame: Frame) -> None:
@@ -134,11 +146,11 @@ def require_finite(frame: Frame) -> None:
             raise DataError(f"{frame.source}: {name} is NaN or infinite; remove or recompute the frame")
 
 
-def _merge(column: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _merge(column: list[Column]) -> Column:
     if not column:
         return np.zeros(0), np.zeros(0), np.zeros(0, dtype=int)
-    labels, predictions, kinds = (np.concatenate(x) for x in zip(*column, strict=True))
-    return labels, predictions, kinds
+    labels, predictions, index = (np.concatenate(x) for x in zip(*column, strict=True))
+    return labels, predictions, index
 
 
 def table(errors: dict[str, Any]) -> str:

@@ -52,9 +52,10 @@ def parity(comparison: Comparison, path: Path) -> None:
         ("stress", "stress component (GPa)"),
     )
     for axis, (key, label) in zip(figure.subplots(1, 3), panels, strict=True):
-        x, y, kind = getattr(comparison, key)
-        for k, name in enumerate(comparison.config_types):
-            axis.plot(x[kind == k], y[kind == k], ".", ms=3, alpha=0.6, label=name[:24], rasterized=True)
+        x, y, frame = getattr(comparison, key)
+        for name in comparison.config_types:
+            pick = comparison.of_type(name)[frame]
+            axis.plot(x[pick], y[pick], ".", ms=3, alpha=0.6, label=name[:24], rasterized=True)
         if len(x):
             ends = [min(x.min(), y.min()), max(x.max(), y.max())]
             axis.plot(ends, ends, "k-", lw=0.7)

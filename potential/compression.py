@@ -67,9 +67,9 @@ class CompressedModel:
 
 def compress(model: EnergyModel, params: Params, precision: str) -> tuple[CompressedModel, Params] | None:
     """The compressed model and its params, or None where the descriptor is another or no degree meets the tolerance."""
-    config = model.config.descriptor if isinstance(model, Model) else None
-    if not isinstance(config, DeepPotentialConfig):
+    if not isinstance(model, Model) or not isinstance(model.config.descriptor, DeepPotentialConfig):
         return None
+    config = model.config.descriptor
     shortest = MARGIN * float(np.min(repulsion_radius(params["statistics"].min_distance, model.elements)))
     s_max = float(smooth_step_down(jnp.asarray(shortest), config.smooth_cutoff, config.cutoff)) / shortest
     series = {name: _interpolate(config, net, s_max) for name, net in params["network"]["descriptor"].items()}
@@ -80,8 +80,8 @@ def compress(model: EnergyModel, params: Params, precision: str) -> tuple[Compre
     if not len(enough) or enough[0] >= MAX_DEGREE:
         return None
     degree = min(4 * int(np.ceil(max(enough[0], 4) / 4)), NODES - 2)
-    model_ = CompressedModel(model, degree, s_max, shortest, float(tail[degree + 1]))
-    return model_, {**params, "series": {name: c[: degree + 1] for name, (c, _) in series.items()}}
+    compressed = CompressedModel(model, degree, s_max, shortest, float(tail[degree + 1]))
+    return compressed, {**params, "series": {name: c[: degree + 1] for name, (c, _) in series.items()}}
 
 
 def _interpolate(config: DeepPotentialConfig, net: Any, s_max: float) -> tuple[np.ndarray, float]:

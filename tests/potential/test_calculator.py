@@ -191,7 +191,7 @@ def test_velocity_verlet_conserves_energy(morse):
         return np.ptp(totals) / len(atoms)
 
     coarse, fine = wobble(4.0), wobble(2.0)
-    assert fine < 3e-5
+    assert fine < 2e-4  # eV per atom, from the highest to the lowest
     assert 3.0 < coarse / fine < 5.0
 
 
