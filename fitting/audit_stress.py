@@ -27,6 +27,8 @@ from adatom.potential.units import GPA
 
 Array = NDArray[np.float64]
 
+ORDER_FRAMES = 10
+"""Frames that must take part before another order of the shear components is believed: a few fit any order by chance."""
 UNITS = {
     "eV/Å³": 1.0,
     "GPa": 1.0 / GPA,
@@ -146,12 +148,13 @@ def _judge(
     plain = "as it stands"
     reading = max(fits, key=lambda r: fits[r].explained)
     much_better = 1.0 - fits[reading].explained < 0.2 * (1.0 - fits[plain].explained)
-    if not (much_better and fits[reading].explained > 0.9 and fits[plain].explained < 0.995):
+    frames = len(np.unique(np.concatenate([pairs.a, pairs.b])))
+    enough = reading == "virial" or frames >= ORDER_FRAMES
+    if not (much_better and enough and fits[reading].explained > 0.9 and fits[plain].explained < 0.995):
         reading = plain
     fit = fits[reading]
     if fit.explained < 0.7 or fit.slope_error > 0.15 * abs(fit.slope) or fit.slope == 0.0:
         return None
-    frames = len(np.unique(np.concatenate([pairs.a, pairs.b])))
     factor = 1.0 / fit.slope
     evidence = f"labels are {factor:.4g} × dE/dstrain, from {len(pairs.a)} pairs of {frames} frames"
     offset = fit.offset / GPA if judge_offset and abs(fit.offset) > 8 * fit.offset_error else float("nan")
