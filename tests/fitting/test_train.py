@@ -45,7 +45,7 @@ from adatom.potential.potential import flatten
 from adatom.potential.structure import from_atoms
 
 TINY = symmetry_functions(cutoff=3.6, n_radial=3, n_angular=1, zetas=(1.0,))
-SETTINGS = {"epochs": 5, "batch_atoms": 32, "evaluate_every": 2, "warmup_steps": 5, "learning_rate": 1e-2}
+SETTINGS = {"epochs": 5, "batch_atoms": 32, "evaluate_every": 2, "warmup_steps": 5, "learning_rate": 1e-2, "weight_decay": 0.0}
 
 
 @pytest.fixture(scope="module", autouse=True)

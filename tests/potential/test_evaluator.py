@@ -244,13 +244,13 @@ atoms = bulk("Si", cubic=True)
 for dtype in ("float32", "float64"):
     a = atoms.copy()
     a.rattle(0.1, seed=3)
-    a.calc = AdatomCalculator("model.adatom", dtype=dtype)
+    a.calc = AdatomCalculator("model.adatom", dtype=dtype, skin=0.3)
     print(repr(float(a.get_potential_energy())), repr(float(a.get_forces()[0, 0])), repr(float(a.get_stress()[3])))
     logging.getLogger("jax").addHandler(Count())
     logging.getLogger("jax").propagate = False
     jax.config.update("jax_log_compiles", True)
     for n in range(10):
-        a.rattle(0.02, seed=n)
+        a.rattle(0.05, seed=n)
         a.get_forces()
     assert not compiled, compiled
     assert a.calc.evaluator.n_builds > 1
