@@ -252,7 +252,7 @@ def _md(a: argparse.Namespace) -> int:
         f"{summary.ensemble}, {len(summary.atoms)} atoms, {summary.time_ps:g} ps in {summary.wall_s:.1f} s; "
         f"velocities {summary.velocities}; second half: temperature {summary.temperature_mean:.1f} ± "
         f"{summary.temperature_std:.1f} K{mean}; closest pair {summary.min_distance:.2f} Å"
-        + (f"; drift of the conserved energy {summary.drift}" if summary.drift else "")
+        + (f"; conserved energy: {summary.drift}" if summary.drift else "")
     )
     print(f"written: {summary.trajectory}, {summary.log}")
     return 0

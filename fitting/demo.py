@@ -58,7 +58,7 @@ def demo(out: Path, *, say: Callable[[str], None] = print, epochs: int = EPOCHS,
     plots.dynamics(nve.rows, out / "energy_conservation.png", title="NVE, 64 Si: energy conservation", n_atoms=64)
     say(
         f"NVT {nvt.time_ps:g} ps: {nvt.temperature_mean:.0f} ± {nvt.temperature_std:.0f} K; "
-        f"NVE {nve.time_ps:g} ps: drift {nve.drift}"
+        f"NVE {nve.time_ps:g} ps: {nve.drift}"
     )
     say(
         f"\ndone in {time.monotonic() - began:.0f} s. Look at {out}: fit/learning_curve.png, fit/parity.png, nvt.png, "

@@ -77,6 +77,6 @@ def dynamics(rows: Sequence[Thermo], path: Path, *, title: str, n_atoms: int) ->
     left.plot(table["time_ps"], table["temperature_K"], "C3-", lw=0.8)
     left.set(xlabel="time (ps)", ylabel="temperature (K)")
     right.plot(table["time_ps"], 1e3 * (energy - energy[0]) / n_atoms, "C0-", lw=0.8)
-    right.set(xlabel="time (ps)", ylabel=f"{'conserved' if conserved else 'total'} energy − start (meV/atom)")
+    right.set(xlabel="time (ps)", ylabel=f"Δ {'conserved' if conserved else 'total'} energy (meV/atom)")
     figure.suptitle(title, fontsize=10)
     _save(figure, path)

@@ -45,7 +45,9 @@ from adatom.potential.potential import flatten
 from adatom.potential.structure import from_atoms
 
 TINY = symmetry_functions(cutoff=3.6, n_radial=3, n_angular=1, zetas=(1.0,))
-SETTINGS = {"epochs": 5, "batch_atoms": 32, "evaluate_every": 2, "warmup_steps": 5, "learning_rate": 1e-2, "weight_decay": 0.0}
+SETTINGS = {
+    "epochs": 5, "batch_atoms": 32, "evaluate_every": 2, "warmup_steps": 5, "learning_rate": 1e-2, "weight_decay": 0.0,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -129,10 +131,11 @@ def whole(planted: Problem, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 def test_a_planted_potential_is_recovered(planted: Problem, tmp_path: Path) -> None:
     problem = with_training(planted, epochs=400, ema_decay=0.98, evaluate_every=40, learning_rate=2e-2)
+    problem = dataclasses.replace(problem, loss=LossConfig(forces_start=30.0, forces_end=30.0))
     before = evaluate(problem, start(problem), problem.valid)
     best, _, _ = run(problem, tmp_path)
     after = evaluate(problem, best, problem.valid)
-    for name, factor in (("energy_rmse", 30), ("forces_rmse", 6), ("stress_rmse", 10)):
+    for name, factor in (("energy_rmse", 20), ("forces_rmse", 10), ("stress_rmse", 10)):
         assert after[name] < before[name] / factor  # type: ignore[operator]
     lines = log_of(tmp_path)
     assert [x["epoch"] for x in lines] == list(range(40, 401, 40))
