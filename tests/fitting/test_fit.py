@@ -186,6 +186,17 @@ def test_deep_potential_improves(data: dict[str, str], tmp_path: Path) -> None:
     assert again.model.config.descriptor.type == "deep_potential"
 
 
+def test_the_default_descriptor_improves(data: dict[str, str], tmp_path: Path) -> None:
+    sizes = {"n_radial": 4, "n_channels": 4, "order": 3, "cutoff": 3.6}
+    small = [f"model.descriptor.{k}={v}" for k, v in sizes.items()] + ["model.fitting_net.widths=[8]", "training.epochs=100"]
+    keep = [s for s in SMALL if not s.startswith("model") and "epochs" not in s]
+    config = load_config(None, [*keep, *small], {"data.train": [data["train"]]})
+    result = fit(config, tmp_path / "moments", say=lambda _: None)
+    forces = np.concatenate([np.asarray(f.labels.forces).ravel() for f in read_frames([data["train"]])[0]])
+    assert result.errors["train"]["forces"]["rmse"] < 0.5 * 1e3 * forces.std()
+    assert load(result.out / "model.adatom").model.config.descriptor.type == "moments"
+
+
 # --- up to the training itself ---------------------------------------------------------------------------------------
 
 
