@@ -16,7 +16,7 @@ from adatom.fitting import plots
 from adatom.fitting.audit import audit, audit_leakage
 from adatom.fitting.batches import make_buckets, neighbourhoods
 from adatom.fitting.config import ConfigError, FitConfig, LossConfig, ModelSection, dump_config, load_config
-from adatom.fitting.dataset import Coverage, DataError, Frame, LabelKeys, read_frames
+from adatom.fitting.dataset import DataError, Frame, LabelKeys, read_frames
 from adatom.fitting.e0 import elements_of, isolated_e0, least_squares_e0
 from adatom.fitting.metrics import Comparison, compare, require_finite
 from adatom.fitting.progress import progress
@@ -84,7 +84,7 @@ def read(config: FitConfig, paths: Sequence[str], what: str, say: Say) -> list[F
     d = config.data
     keys = LabelKeys(d.energy_key or None, d.forces_key or None, d.stress_key or None, d.virial_key or None)
     frames, coverage = read_frames(paths, keys=keys, group_key=d.group_key or None)
-    say(f"{what}: {_indent(coverage)}")
+    say(f"{what}: {coverage.summary()}")
     return frames
 
 
@@ -98,10 +98,6 @@ def divide(frames: Sequence[Frame], config: FitConfig) -> tuple[list[Frame], lis
     rare = [i for i in b if d.split == "random" and not known.issuperset(elements_of([frames[i]]))]
     a, b = np.union1d(a, np.array(rare, dtype=a.dtype)), np.setdiff1d(b, rare)  # all frames of an element: to training
     return [frames[i] for i in a], [frames[i] for i in b]
-
-
-def _indent(coverage: Coverage) -> str:
-    return coverage.summary()
 
 
 def _prepare(out: Path, config: FitConfig, resume: bool) -> None:

@@ -28,8 +28,7 @@ from adatom.potential.structure import Structure
 
 Precision = Literal["float32", "float64"]
 BLOCK = 33
-"""Atoms worked on at a time: their intermediates stay in L2. Not a multiple of 32, whose rows alias in the cache (55 instead of
-33 µs per atom with 96 slots, `benchmarks/README.md`)."""
+"""Atoms worked on at a time: their intermediates stay in L2. Not a multiple of 32, whose rows alias in the cache."""
 TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
 _tested: set[tuple[int, str]] = set()
 
