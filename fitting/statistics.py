@@ -27,7 +27,7 @@ def make_statistics(
     """All of `Statistics`, float64 on the host; `e0` (species,) eV.
 
     Features are centred, and scaled one by one or, where the descriptor says so, by one common scale: features that hardly
-    vary then stay small, which costs steps and gains errors on new frames.
+    vary then stay small, which takes more steps but leaves smaller errors on new frames.
     The energy scale is half the root mean square of the forces times 1 Å.
     """
     n, f = len(model.elements), model.config.descriptor.n_features(len(model.elements))
