@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from adatom.fitting.metrics import Comparison
-from adatom.md.observables import Thermo
+from adatom.md.thermo import Thermo
 from adatom.potential.model_file import write_atomically
 
 

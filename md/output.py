@@ -19,7 +19,7 @@ import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.trajectory import Trajectory, TrajectoryWriter
 
-from adatom.md.observables import Thermo
+from adatom.md.thermo import Thermo
 
 TRAJECTORY_SUFFIXES = (".traj", ".xyz", ".extxyz")
 PROPERTIES = ("energy", "free_energy", "forces", "stress")

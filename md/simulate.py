@@ -16,8 +16,8 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from adatom.md.conservation import Drift, energy_drift
 from adatom.md.ensembles import Barostat, Ensemble, Thermostat, initial_velocities, make_integrator
 from adatom.md.guards import make_guard
-from adatom.md.observables import Thermo, measure
 from adatom.md.output import Output, check_paths, snapshot, write_frames
+from adatom.md.thermo import Thermo, measure
 from adatom.potential.structure import from_atoms
 
 REACH = 3.0

@@ -10,7 +10,7 @@ import pytest
 
 from adatom.fitting import plots
 from adatom.fitting.metrics import Comparison
-from adatom.md.observables import Thermo
+from adatom.md.thermo import Thermo
 
 
 def errors(scale: float | None) -> dict[str, float | None]:

@@ -16,7 +16,7 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
 from adatom.md import Interrupted, SimulationFailed, read_log, run
-from adatom.md.observables import Thermo, min_distance
+from adatom.md.thermo import Thermo, min_distance
 
 
 def copper(repeat: int = 2, seed: int = 0) -> ase.Atoms:
