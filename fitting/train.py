@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from adatom.fitting.batches import Bucket, Targets, assemble, chunks
-from adatom.fitting.checkpoint import load_checkpoint, save_checkpoint
+from adatom.potential.checkpoint import load_checkpoint, save_checkpoint
 from adatom.fitting.config import LossConfig, TrainingConfig
 from adatom.fitting.loss import Prefactors, loss
 from adatom.potential.graph import Graph

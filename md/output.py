@@ -1,58 +1,79 @@
-"""Files of a run: trajectory (.traj, .xyz, .extxyz), thermodynamic table (.csv), and single frames.
+"""Files of a run: trajectory and table of every structure, single frames, and which names they have.
 
-Every frame and row is on disk when the next step begins. A frame holds numbers, positions, velocities, cell and this
-run's energy, forces and stress, and nothing else of the structure the run began with: labels of a data set do not leak
-into a trajectory.
+Frames are on disk (handed to the operating system) before the next but one block of steps. A frame holds numbers, positions
+(unwrapped), velocities, cell and this run's energy, forces and stress, and nothing else of the structure the run began with: labels of
+a data set do not leak into a trajectory.
 """
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import NamedTuple
 
 import ase
 import ase.io
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io.trajectory import Trajectory, TrajectoryWriter
+from ase.stress import full_3x3_to_voigt_6_stress
 
-from adatom.md.thermo import Thermo
-
-TRAJECTORY_SUFFIXES = (".traj", ".xyz", ".extxyz")
-PROPERTIES = ("energy", "free_energy", "forces", "stress")
+from adatom.md.thermo import Log, Thermo
+from adatom.md.trajectory import FrameWriter, check_suffix, open_writer
 
 
-def check_paths(trajectory: Path | None, log: Path | None, overwrite: bool) -> None:
+
+class Paths(NamedTuple):
+    """Of one structure."""
+
+    trajectory: Path | None
+    log: Path | None
+
+
+def paths_for(trajectory: Path | None, log: Path | None, structures: int) -> tuple[Paths, ...]:
+    """One pair per structure: run.extxyz, or run-0.extxyz, run-1.extxyz, …"""
+    if structures == 1:
+        return (Paths(trajectory, log),)
+    digits = len(str(structures - 1))
+
+    def numbered(path: Path | None, s: int) -> Path | None:
+        return None if path is None else path.with_name(f"{path.stem}-{s:0{digits}d}{path.suffix}")
+
+    return tuple(Paths(numbered(trajectory, s), numbered(log, s)) for s in range(structures))
+
+
+def check_paths(paths: Sequence[Paths], restart: Path | None, *, overwrite: bool) -> None:
     """Raises ValueError for a path that cannot be written, FileExistsError for one that is there already."""
-    if trajectory is not None and trajectory.suffix not in TRAJECTORY_SUFFIXES:
-        raise ValueError(f"trajectory {trajectory}: the suffix must be one of {', '.join(TRAJECTORY_SUFFIXES)}")
-    if trajectory is not None and log is not None and trajectory.resolve() == log.resolve():
-        raise ValueError(f"trajectory and log are both {log}")
-    for path in (trajectory, log):
+    first = paths[0]
+    if first.trajectory is not None:
+        check_suffix(first.trajectory)
+    if first.trajectory is not None and first.log is not None and first.trajectory.resolve() == first.log.resolve():
+        raise ValueError(f"trajectory and log are both {first.log}")
+    for path in [x for pair in paths for x in pair] + [restart]:
         if path is None:
             continue
         if not path.parent.is_dir():
             raise ValueError(f"{path}: there is no folder {path.parent}")
         if path.exists() and (path.is_dir() or not overwrite):
-            raise FileExistsError(f"{path} exists already: choose another name or allow overwriting (--overwrite)")
+            raise FileExistsError(f"{path} exists already: resume the run, choose another name or allow overwriting (--overwrite)")
 
 
-def snapshot(atoms: ase.Atoms, *, step: int, time_ps: float) -> ase.Atoms:
-    """A copy for a file, with the calculator's results for exactly this configuration, where it has them."""
+def frame_of(
+    like: ase.Atoms, *, positions: np.ndarray, velocities: np.ndarray, cell: np.ndarray, energy: float, forces: np.ndarray,
+    virial: np.ndarray, step: int, time_ps: float,
+) -> ase.Atoms:  # fmt: skip
+    """Atoms for a file; numbers, masses, periodicity and constraints of `like`. Units as in `State`."""
     frame = ase.Atoms(
-        numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc, masses=atoms.get_masses(),
-        momenta=atoms.get_momenta(), constraint=[c.copy() for c in atoms.constraints],
+        numbers=like.numbers, positions=positions, cell=np.where(like.pbc[:, None], cell, like.cell.array), pbc=like.pbc,
+        constraint=[c.copy() for c in like.constraints],
     )  # fmt: skip
+    if like.has("masses"):
+        frame.set_masses(like.get_masses())
+    frame.set_momenta(velocities * like.get_masses()[:, None], apply_constraint=False)
     frame.info.update(step=step, time_ps=time_ps)
-    if not atoms.has("masses"):
-        del frame.arrays["masses"]
-    calc = atoms.calc
-    if calc is not None and not calc.calculation_required(atoms, ["energy"]):
-        results = {k: calc.results[k] for k in PROPERTIES if calc.results.get(k) is not None}
-        frame.calc = SinglePointCalculator(frame, **results)
+    results = {"energy": energy, "free_energy": energy, "forces": forces}
+    if like.pbc.all():
+        results["stress"] = full_3x3_to_voigt_6_stress(virial / abs(np.linalg.det(cell)))
+    frame.calc = SinglePointCalculator(frame, **results)
     return frame
 
 
@@ -62,49 +83,32 @@ def write_frames(path: Path, frames: Sequence[ase.Atoms]) -> None:
 
 
 class Output:
-    """Opens what was asked for, and closes it. Use as a context manager."""
+    """The open files of all structures. positions: where to go on, from `position()` of an earlier Output."""
 
-    def __init__(self, trajectory: Path | None, log: Path | None) -> None:
-        self.rows: list[Thermo] = []
-        self._binary: TrajectoryWriter | None = None
-        self._text: IO[str] | None = None
-        self._log: IO[str] | None = None
-        if trajectory is not None and trajectory.suffix == ".traj":
-            self._binary = Trajectory(trajectory, "w")
-        elif trajectory is not None:
-            self._text = open(trajectory, "w", encoding="utf-8")  # noqa: SIM115
-        if log is not None:
-            self._log = open(log, "w", newline="", encoding="utf-8")  # noqa: SIM115
-            csv.writer(self._log).writerow(Thermo._fields)
+    def __init__(self, paths: Sequence[Paths], positions: Sequence[Sequence[int]] | None = None) -> None:
+        self.frames: list[FrameWriter | None] = []
+        self.logs: list[Log | None] = []
+        for s, (trajectory, log) in enumerate(paths):
+            at, row = positions[s] if positions is not None else (None, None)
+            self.frames.append(None if trajectory is None else open_writer(trajectory, position=at))
+            self.logs.append(None if log is None else Log(log, position=row))
 
-    def __enter__(self) -> Output:
-        return self
+    def add(self, s: int, frame: ase.Atoms | None, row: Thermo | None) -> None:
+        """What structure s has to say at this step."""
+        writer, log = self.frames[s], self.logs[s]
+        if writer is not None and frame is not None:
+            writer.add([frame])
+        if log is not None and row is not None:
+            log.add(row)
 
-    def __exit__(self, *_: object) -> None:
-        for file in (self._binary, self._text, self._log):
+    def position(self) -> list[list[int]]:
+        """Of every file; all that was written before is on the disk."""
+        for file in (*self.frames, *self.logs):
+            if file is not None:
+                file.sync()
+        return [[0 if x is None else x.position() for x in pair] for pair in zip(self.frames, self.logs, strict=True)]
+
+    def close(self) -> None:
+        for file in (*self.frames, *self.logs):
             if file is not None:
                 file.close()
-
-    def add(self, frame: ase.Atoms, row: Thermo) -> None:
-        """One frame and one row, flushed."""
-        self.rows.append(row)
-        if self._binary is not None:
-            self._binary.write(frame)
-        if self._text is not None:
-            ase.io.write(self._text, frame, format="extxyz")
-            self._text.flush()
-        if self._log is not None:
-            fields = ("" if math.isnan(x) else f"{x:.10g}" if isinstance(x, float) else x for x in row)
-            csv.writer(self._log).writerow(fields)
-            self._log.flush()
-
-
-def read_log(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a thermodynamic table, (rows,) each, nan where a field is empty. ValueError for any other file."""
-    with open(path, newline="", encoding="utf-8") as f:
-        header, *rows = list(csv.reader(f)) or [[]]
-    if tuple(header) != Thermo._fields:
-        raise ValueError(f"{path} is not a table written by adatom md: its first line is {','.join(header)[:80]!r}")
-    whole = [r for r in rows if len(r) == len(header)]  # a killed run may leave half a line
-    table = np.array([[float(x) if x else np.nan for x in r] for r in whole]).reshape(len(whole), len(header))
-    return dict(zip(header, table.T, strict=True))

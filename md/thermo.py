@@ -1,20 +1,21 @@
-"""What is read off a configuration while it moves: one row of the thermodynamic table."""
+"""The thermodynamic table: one row, the log it is written to, and reading it back."""
 
 from __future__ import annotations
 
+import csv
+import math
+import os
+from pathlib import Path
 from typing import NamedTuple
 
-import ase
 import numpy as np
-from ase import units
-from ase.calculators.calculator import PropertyNotImplementedError
-
-from adatom.potential.neighbours import neighbour_pairs
-from adatom.potential.structure import Structure
 
 
 class Thermo(NamedTuple):
-    """One row of the log; nan where a quantity is not defined (volume, stress, nothing conserved, no neighbours)."""
+    """One row of the log; nan where a quantity is not defined (volume, pressure, nothing conserved, no neighbours, no committee).
+
+    rebuilds: neighbour lists made since the last start or resumption.
+    """
 
     step: int
     time_ps: float
@@ -26,40 +27,49 @@ class Thermo(NamedTuple):
     pressure_GPa: float
     volume_A3: float
     min_distance_A: float
+    max_spread_eV_A: float = math.nan
+    rebuilds: int = 0
 
 
-def measure(
-    atoms: ase.Atoms, *, step: int, time_ps: float, degrees_of_freedom: int, conserved: float | None, reach: float
-) -> Thermo:
-    """Of atoms whose calculator has its results ready; `reach` [Å] is where the search for the closest pair begins."""
-    potential, kinetic = float(atoms.get_potential_energy()), float(atoms.get_kinetic_energy())
-    volume = float(atoms.get_volume()) if atoms.pbc.all() else np.nan
-    temperature = 2.0 * kinetic / (units.kB * degrees_of_freedom) if degrees_of_freedom else 0.0
-    return Thermo(
-        step, time_ps, temperature, potential, kinetic, potential + kinetic, np.nan if conserved is None else conserved,
-        pressure(atoms), volume, min_distance(atoms, reach),
-    )  # fmt: skip
+class Log:
+    """The table as a CSV file. A new one, or (position, in bytes) one to go on with after dropping what came later."""
+
+    def __init__(self, path: Path, *, position: int | None = None) -> None:
+        if position is not None and (not path.exists() or path.stat().st_size < position):
+            raise ValueError(f"{path}: the run cannot go on with it: shorter than at the checkpoint; start again or restore it")
+        self._file = open(path, "w" if position is None else "r+", newline="", encoding="utf-8")  # noqa: SIM115
+        if position is None:
+            csv.writer(self._file).writerow(Thermo._fields)
+        else:
+            self._file.seek(position)
+            self._file.truncate()
+
+    def add(self, row: Thermo) -> None:
+        """One row, handed to the operating system."""
+        fields = ("" if math.isnan(x) else f"{x:.10g}" if isinstance(x, float) else x for x in row)
+        csv.writer(self._file).writerow(fields)
+        self._file.flush()
+
+    def position(self) -> int:
+        """Bytes written."""
+        self._file.flush()
+        return os.fstat(self._file.fileno()).st_size
+
+    def sync(self) -> None:
+        """To the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
 
 
-def pressure(atoms: ase.Atoms) -> float:
-    """−tr(stress)/3 with the kinetic part, GPa; nan without a 3-D cell or where the calculator has no stress."""
-    if not atoms.pbc.all():
-        return np.nan
-    try:
-        return float(-atoms.get_stress(include_ideal_gas=True)[:3].mean() / units.GPa)
-    except (PropertyNotImplementedError, NotImplementedError):
-        return np.nan
-
-
-def min_distance(atoms: ase.Atoms, reach: float, *, limit: float = 12.0) -> float:
-    """Closest pair of atoms, periodic images included, Å; nan where there is none within `limit`."""
-    structure = Structure(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
-    while True:
-        reach = min(reach, limit)
-        i, j, shifts = neighbour_pairs(structure, reach)
-        if len(i):
-            d = structure.positions[j] - structure.positions[i] + shifts @ structure.cell
-            return float(np.sqrt((d * d).sum(axis=1).min()))
-        if reach == limit:
-            return np.nan
-        reach *= 1.6
+def read_log(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a thermodynamic table, (rows,) each, nan where a field is empty. ValueError for any other file."""
+    with open(path, newline="", encoding="utf-8") as f:
+        header, *rows = list(csv.reader(f)) or [[]]
+    if tuple(header) != Thermo._fields:
+        raise ValueError(f"{path} is not a table written by adatom md: its first line is {','.join(header)[:80]!r}")
+    whole = [r for r in rows if len(r) == len(header)]  # a killed run may leave half a line
+    table = np.array([[float(x) if x else np.nan for x in r] for r in whole]).reshape(len(whole), len(header))
+    return dict(zip(header, table.T, strict=True))

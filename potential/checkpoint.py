@@ -1,4 +1,4 @@
-"""Checkpoints of a fit: everything the next step depends on, in one file written atomically.
+"""Checkpoints of a fit or a trajectory: everything the next step depends on, in one file written atomically.
 
 Parameters, optimiser state, averaged and best weights are arrays; counters are JSON. All randomness of an epoch follows from
 (seed, epoch), so nothing else is needed for a resumed run to equal an uninterrupted one bit for bit on CPU.

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adatom.fitting.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from adatom.potential.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 
 class State(NamedTuple):
