@@ -55,8 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
     pin(options.core)
     from ase.build import bulk
 
-    from adatom.md import run
-    from adatom.md.ensembles import remove_drift
+    from adatom.md import simulate
+    from adatom.md.velocities import without_drift
     from adatom.potential import AdatomCalculator, load
     from adatom.potential.neighbours import neighbour_pairs
     from adatom.potential.structure import from_atoms
@@ -65,12 +65,11 @@ def main(arguments: list[str] | None = None) -> None:
     exact = AdatomCalculator(potential, dtype="float64")
     a = options.lattice_constant or lattice_constant(exact)
     atoms = bulk("Si", a=a, cubic=True) * (options.cells, options.cells, options.cells)
-    atoms.calc = exact
-    warm = run(
-        atoms, ensemble="nvt", temperature_K=options.temperature_K, timestep_fs=options.timestep_fs,
-        steps=options.equilibration_steps, seed=0,
+    warm = simulate(
+        potential, atoms, precision="float64", ensemble="nvt", temperature_K=options.temperature_K,
+        timestep_fs=options.timestep_fs, steps=options.equilibration_steps, seed=0,
     ).atoms  # fmt: skip
-    remove_drift(warm)
+    warm.set_velocities(without_drift(warm.get_masses()[:, None], warm.get_velocities()))
     pairs = len(neighbour_pairs(from_atoms(warm), potential.model.cutoff).i)
     print(f"{date.today()}; device: {cpu_name()}, core {options.core} of {os.cpu_count()}; commit {commit()}")
     print(f"{len(warm)} Si atoms, {pairs} pairs within {potential.model.cutoff:g} Å, a = {a:.4f} Å, {options.model}")
@@ -79,9 +78,8 @@ def main(arguments: list[str] | None = None) -> None:
     print("|---|---|---|---|---|---|---|", flush=True)
     reference = None
     for dtype in ("float64", "float32"):
-        warm.calc = AdatomCalculator(potential, dtype=dtype)  # type: ignore[arg-type]
-        out = run(
-            warm, ensemble="nve", timestep_fs=options.timestep_fs, steps=options.steps,
+        out = simulate(
+            potential, warm, precision=dtype, ensemble="nve", timestep_fs=options.timestep_fs, steps=options.steps,
             interval=max(1, min(10, options.steps // 20)),
         )  # fmt: skip
         assert out.drift is not None

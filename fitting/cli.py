@@ -1,4 +1,4 @@
-"""The command line: `adatom fit | test | audit | info | md | demo | template`.
+"""The command line: `adatom fit | test | audit | info | md | analyse | demo | template`.
 
 Imports only what a verb needs, when it needs it, so that `adatom --help` answers at once. A user's mistake is one line on
 stderr and exit code 2; a run stopped with Ctrl-C exits with 130 after saying how to go on.
@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+from adatom.fitting import cli_md
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,29 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true")
     p.set_defaults(run=_info)
 
-    p = verbs.add_parser("md", help="molecular dynamics with a potential")
-    p.add_argument("model", metavar="MODEL")
-    p.add_argument("start", metavar="START", help="structure, any format ASE reads (its last frame)")
-    p.add_argument("--ensemble", choices=("nve", "nvt", "npt"), default="nvt")
-    p.add_argument("--thermostat", choices=("langevin", "nose-hoover", "bussi"), default="langevin")
-    p.add_argument("--temperature-K", type=float, metavar="K", help="needed for nvt and npt, and for new velocities")
-    p.add_argument("--pressure-GPa", type=float, metavar="GPa", help="for npt; default 0")
-    p.add_argument("--timestep-fs", type=float, default=1.0, metavar="FS")
-    p.add_argument("--steps", type=int, required=True, metavar="N")
-    p.add_argument("--supercell", type=int, nargs=3, default=(1, 1, 1), metavar=("A", "B", "C"))
-    p.add_argument("--interval", type=int, default=10, metavar="N", help="steps between frames and log lines")
-    p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--precision", choices=("float32", "float64"), default="float32")
-    p.add_argument("--out", required=True, metavar="TRAJ", help=".extxyz or .traj; the log goes beside it as .csv")
-    p.add_argument("--overwrite", action="store_true")
-    p.set_defaults(run=_md)
+    cli_md.add_md(verbs)
+    cli_md.add_analyse(verbs)
 
     p = verbs.add_parser("demo", help="audit, fit, test and MD on the silicon DFT set that comes along: a few minutes")
     p.add_argument("--out", default="adatom-demo", metavar="DIR")
     p.set_defaults(run=_demo)
 
     p = verbs.add_parser("template", help="print a commented config")
-    p.add_argument("what", choices=("fit",))
+    p.add_argument("what", choices=("fit", "md"))
     p.set_defaults(run=_template)
     return parser
 
@@ -214,50 +202,6 @@ def _info(a: argparse.Namespace) -> int:
     return 0
 
 
-def _md(a: argparse.Namespace) -> int:
-    import ase.io
-
-    from adatom.fitting.progress import progress
-    from adatom.md import Interrupted, run
-    from adatom.potential import AdatomCalculator
-    from adatom.potential.graph import species_of
-
-    calculator = AdatomCalculator(a.model, dtype=a.precision)
-    try:
-        atoms = ase.io.read(a.start, index=-1)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # ASE's readers raise anything at all on a broken file
-        raise ValueError(f"{a.start}: cannot be read as a structure ({type(error).__name__}: {error})") from error
-    assert not isinstance(atoms, list)
-    species_of(atoms.numbers, calculator.potential.model.elements, name=str(a.start))
-    if min(a.supercell) < 1:
-        raise ValueError(f"--supercell needs positive numbers, got {list(a.supercell)}")
-    atoms = atoms.repeat(a.supercell)
-    atoms.calc = calculator
-    out = Path(a.out)
-    pressure = 0.0 if a.ensemble == "npt" and a.pressure_GPa is None else a.pressure_GPa
-    try:
-        with progress("md", unit="steps") as report:
-            summary = run(
-                atoms, ensemble=a.ensemble, thermostat=a.thermostat, temperature_K=a.temperature_K,
-                pressure_GPa=pressure, timestep_fs=a.timestep_fs, steps=a.steps, trajectory=out,
-                log=out.with_suffix(".csv"), interval=a.interval, seed=a.seed, overwrite=a.overwrite, progress=report,
-            )  # fmt: skip
-    except Interrupted as stop:
-        print(f"adatom: {stop}", file=sys.stderr)
-        return 130
-    mean = "" if summary.pressure_mean != summary.pressure_mean else f", pressure {summary.pressure_mean:.3f} GPa"
-    print(
-        f"{summary.ensemble}, {len(summary.atoms)} atoms, {summary.time_ps:g} ps in {summary.wall_s:.1f} s; "
-        f"velocities {summary.velocities}; second half: temperature {summary.temperature_mean:.1f} ± "
-        f"{summary.temperature_std:.1f} K{mean}; closest pair {summary.min_distance:.2f} Å"
-        + (f"; conserved energy: {summary.drift}" if summary.drift else "")
-    )
-    print(f"written: {summary.trajectory}, {summary.log}")
-    return 0
-
-
 def _demo(a: argparse.Namespace) -> int:
     from adatom.fitting.demo import demo
     from adatom.fitting.train import Interrupted
@@ -271,7 +215,10 @@ def _demo(a: argparse.Namespace) -> int:
 
 
 def _template(a: argparse.Namespace) -> int:
-    from adatom.fitting.config import template
+    if a.what == "fit":
+        from adatom.fitting.config import template
+    else:
+        from adatom.md.config import template
 
     print(template(), end="")
     return 0

@@ -18,8 +18,7 @@ from adatom.fitting.dataset import read_frames
 from adatom.fitting.fit import fit
 from adatom.fitting.metrics import table
 from adatom.fitting.progress import progress
-from adatom.md import run
-from adatom.potential import AdatomCalculator
+from adatom.md import simulate
 
 LATTICE = 5.47
 EPOCHS = 1500
@@ -43,16 +42,15 @@ def demo(out: Path, *, say: Callable[[str], None] = print, epochs: int = EPOCHS,
     say(table(result.errors["test"]))
     say("\n4/4 molecular dynamics of 64 atoms of diamond silicon: NVT at 300 K, then NVE")
     atoms = bulk("Si", cubic=True, a=LATTICE).repeat(2)
-    atoms.calc = AdatomCalculator(model)
     with progress("NVT", unit="steps") as report:
-        nvt = run(
-            atoms, ensemble="nvt", thermostat="bussi", temperature_K=300.0, steps=steps, trajectory=out / "nvt.extxyz",
-            log=out / "nvt.csv", interval=10, seed=1, progress=report,
+        nvt = simulate(
+            model, atoms, ensemble="nvt", thermostat="bussi", temperature_K=300.0, steps=steps,
+            trajectory=out / "nvt.extxyz", log=out / "nvt.csv", interval=10, seed=1, progress=report,
         )  # fmt: skip
     with progress("NVE", unit="steps") as report:
-        nve = run(
-            nvt.atoms, ensemble="nve", steps=steps, trajectory=out / "nve.extxyz", log=out / "nve.csv", interval=10, seed=1,
-            progress=report,
+        nve = simulate(
+            model, nvt.atoms, ensemble="nve", steps=steps, interval=10, seed=1, trajectory=out / "nve.extxyz",
+            log=out / "nve.csv", progress=report,
         )  # fmt: skip
     plots.dynamics(nvt.rows, out / "nvt.png", title="NVT, 64 Si, 300 K", n_atoms=64)
     plots.dynamics(nve.rows, out / "energy_conservation.png", title="NVE, 64 Si: energy conservation", n_atoms=64)

@@ -20,9 +20,9 @@ import numpy as np
 import optax
 
 from adatom.fitting.batches import Bucket, Targets, assemble, chunks
-from adatom.potential.checkpoint import load_checkpoint, save_checkpoint
 from adatom.fitting.config import LossConfig, TrainingConfig
 from adatom.fitting.loss import Prefactors, loss
+from adatom.potential.checkpoint import load_checkpoint, save_checkpoint
 from adatom.potential.graph import Graph
 from adatom.potential.model import Model, Params, Statistics
 from adatom.potential.model_file import write_atomically

@@ -1,7 +1,7 @@
 """Barostats: how the cell moves with the atoms, the B and A of the B A O A B splitting.
 
-Martyna–Tobias–Klein, J. Chem. Phys. 101, 4177 (1994), in the measure-preserving splitting of Tuckerman et al., J. Phys. A 39, 5629
-(2006). With the symmetric rate of deformation v_g, the projection P on the components that may change (trace/3 · 1 for
+Martyna–Tobias–Klein, J. Chem. Phys. 101, 4177 (1994), in the measure-preserving splitting of Tuckerman et al., J. Phys. A 39,
+5629 (2006). With the symmetric rate of deformation v_g, the projection P on the components that may change (trace/3 · 1 for
 "isotropic"), and the N_f degrees of freedom of the atoms:
 
     dr/dt = v + v_g r          dv/dt = F/m − (v_g + tr(v_g)/N_f) v          dh/dt = v_g h
@@ -15,8 +15,8 @@ Martyna–Tobias–Klein, J. Chem. Phys. 101, 4177 (1994), in the measure-preser
     | h | state.cell, transposed | columns are lattice vectors |
     | Σ m v⊗v, 2K | kinetic(…), its trace | |
 
-Conserved: E + K + ½ W tr v_g² + p V, plus what the thermostat adds. `isotropic` (one component) and `flexible` (those chosen) give
-the isothermal–isobaric ensemble with any of langevin, nose-hoover and bussi, which then act on v_g as well.
+Conserved: E + K + ½ W tr v_g² + p V, plus what the thermostat adds. `isotropic` (one component) and `flexible` (those chosen)
+give the isothermal–isobaric ensemble with any of langevin, nose-hoover and bussi, which then act on v_g as well.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def drift(ensemble: Ensemble, system: System, conditions: Conditions, state: Sta
 
 
 def berendsen(ensemble: Ensemble, system: System, conditions: Conditions, state: State) -> State:
-    """Cell and positions scaled by μ = [1 − (κ dt/τ_b)(p_target − p)]^⅓, at most 1 % a step. Equilibration only: samples no ensemble.
+    """Cell and positions scaled by μ = [1 − (κ dt/τ_b)(p_target − p)]^⅓, at most 1 % a step. Equilibration only.
 
     Berendsen et al., J. Chem. Phys. 81, 3684 (1984), eq. 21; κ is conditions.compressibility.
     """

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
 Component = Literal["xx", "yy", "zz", "yz", "xz", "xy"]
+COMPONENTS: tuple[Component, ...] = ("xx", "yy", "zz", "yz", "xz", "xy")
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -38,10 +38,12 @@ class Settings(BaseModel):
     pressure_GPa: Annotated[Finite | tuple[Finite, ...], Field(description="npt only; positive compresses")] = 0.0
     pressure_end_GPa: Annotated[Finite | tuple[Finite, ...] | None, Field(description="ramp")] = None
     barostat: Annotated[
-        Literal["isotropic", "flexible", "berendsen"], Field(description="flexible: all `components`; berendsen: equilibration only")
+        Literal["isotropic", "flexible", "berendsen"], Field(description="flexible: all `components`; berendsen: to equilibrate")
     ] = "isotropic"
     barostat_time_fs: Positive = 1000.0
-    components: Annotated[tuple[Component, ...], Field(description="of the cell that flexible may change")] = COMPONENTS
+    components: Annotated[
+        tuple[Component, ...], Field(description="of the cell that flexible may change")
+    ] = COMPONENTS
     compressibility_per_GPa: Annotated[Positive, Field(description="a guess, for the berendsen barostat")] = 0.01
     precision: Annotated[Literal["float32", "float64"], Field(description="of the potential; atoms move in float64")] = "float32"
     skin: Annotated[Positive, Field(description="Å beyond the cutoff that neighbour lists hold")] = 0.5
@@ -53,7 +55,7 @@ class Settings(BaseModel):
         Positive | None, Field(description="stop above; none: 10 times the target or the start, at least 20,000")
     ] = None
     min_distance: Annotated[
-        float, Field(ge=0.0, le=1.0, description="stop where atoms are closer than this part of the shortest distance in the data")
+        float, Field(ge=0.0, le=1.0, description="stop at this part of the shortest distance in the data")
     ] = 0.5
     max_spread_eV_A: Annotated[Positive | None, Field(description="stop where a committee's forces spread by more")] = None
 

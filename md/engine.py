@@ -7,8 +7,9 @@
         forces, from a list that is rebuilt first if it might miss a pair
     B   v += F/m · dt/2
 
-Without thermostat and barostat this is velocity Verlet: Swope et al., J. Chem. Phys. 76, 637 (1982). With one it is the "middle" scheme of
-Zhang, Liu, Yan, Tuckerman, Liu, J. Phys. Chem. A 123, 6056 (2019), whose configurations are more accurate than those of thermostats at the ends.
+Without thermostat and barostat this is velocity Verlet: Swope et al., J. Chem. Phys. 76, 637 (1982). With one it is the "middle"
+scheme of Zhang, Liu, Yan, Tuckerman, Liu, J. Phys. Chem. A 123, 6056 (2019), whose configurations are more accurate than those
+of thermostats at the ends.
 """
 
 from __future__ import annotations
@@ -72,10 +73,12 @@ class Sample(NamedTuple):
     spread: Array
 
 
-def _with(state: State, system: System, forces: Forces) -> State:
+def _with(state: State, system: System, field: Field, forces: Forces) -> State:
+    approach = (field.shortest_seen[system.species] / jnp.maximum(forces.nearest, 1e-9)).max(axis=1)
     return replace(
-        state, forces=forces.forces * system.movable, energy=forces.energy, virial=forces.virial, spread=forces.spread,
+        state, forces=forces.forces, energy=forces.energy, virial=forces.virial, spread=forces.spread,
         nearest=-system.highest(-forces.nearest.min(axis=1)),
+        approach=jnp.maximum(state.approach, system.highest(approach)),
     )  # fmt: skip
 
 
@@ -91,11 +94,10 @@ def move(setup: Setup, system: System, conditions: Conditions, state: State) -> 
 
 
 def finish(setup: Setup, system: System, conditions: Conditions, state: State) -> State:
-    """The last B, and one more step done."""
+    """The last B."""
     e = setup.ensemble
     state = kick_cell(e, system, conditions, kick(e, system, conditions, state))
-    state = berendsen(e, system, conditions, state)
-    return replace(state, step=state.step + 1)
+    return berendsen(e, system, conditions, state)
 
 
 def watch(setup: Setup, system: System, conditions: Conditions, state: State, forces: Forces) -> tuple[Array, Array]:
@@ -111,24 +113,18 @@ def watch(setup: Setup, system: System, conditions: Conditions, state: State, fo
     return tripped, shown
 
 
-@partial(jax.jit, static_argnames=("setup",))
-def begin(
-    setup: Setup, field: Field, system: System, conditions: Conditions, neighbours: NeighbourList,
-    positions: Array, velocities: Array, cell: Array,
-) -> Progress:  # fmt: skip
-    """The state at step 0, with forces; guards look at it too."""
+def begin(system: System, neighbours: NeighbourList, positions: Array, velocities: Array, cell: Array) -> Progress:
+    """Before step 0: forces are not known yet; the first `advance` finds them without moving anything."""
     s, a = system.n_structures, system.n_rows
     zero, tensor = jnp.zeros(s, dtype=positions.dtype), jnp.zeros((s, 3, 3), dtype=positions.dtype)
-    chain = jnp.zeros((s, 2, CHAIN), dtype=positions.dtype)
-    state = State(
-        jnp.zeros((), dtype=jnp.int32), positions, velocities, jnp.zeros_like(positions), jnp.zeros(a, dtype=positions.dtype),
-        cell, tensor, chain, chain, zero, zero, tensor, zero,
-    )  # fmt: skip
-    forces = field.evaluate(system, neighbours, positions, cell)
-    state = _with(state, system, forces)
-    tripped, scores = watch(setup, system, conditions, state, forces)
+    chain, per_atom = jnp.zeros((s, 2, CHAIN), dtype=positions.dtype), jnp.zeros(a, dtype=positions.dtype)
     none = jnp.zeros((), dtype=jnp.int32)
-    return Progress(state, neighbours, tripped < 0, tripped, jnp.zeros(s, dtype=jnp.int32), state, scores, none)
+    state = State(
+        none - 1, positions, velocities, jnp.zeros_like(positions), per_atom, cell, tensor, chain, chain,
+        zero, zero, tensor, zero, zero,
+    )  # fmt: skip
+    nobody = jnp.full(s, -1, dtype=jnp.int32)
+    return Progress(state, neighbours, nobody < 0, nobody, nobody, state, per_atom, none)
 
 
 @partial(jax.jit, static_argnames=("setup",))
@@ -147,15 +143,21 @@ def advance(setup: Setup, field: Field, system: System, conditions: Conditions, 
         return (p.state.step < until) & p.alive.any() & ~p.neighbours.overflow
 
     def step(p: Progress) -> Progress:
-        moved = move(setup, system, conditions, p.state)
+        first = p.state.step < 0
+        moved = lax.cond(first, lambda: p.state, lambda: move(setup, system, conditions, p.state))
         if several:
             moved = State.choose(p.alive, system, moved, p.state)
-        old = stale(system, p.neighbours, moved.positions, moved.cell, cutoff=field.cutoff, skin=setup.skin)
+        old = stale(
+            system, p.neighbours, moved.positions, moved.cell, cutoff=field.cutoff, skin=setup.skin,
+            moving_cell=setup.ensemble.barostat != "none",
+        )  # fmt: skip
         neighbours = lax.cond(
             old, lambda: build(system, setup.plan, moved.positions, moved.cell, length), lambda: p.neighbours
         )
         forces = field.evaluate(system, neighbours, moved.positions, moved.cell)
-        new = finish(setup, system, conditions, _with(moved, system, forces))
+        there = _with(moved, system, field, forces)
+        new = lax.cond(first, lambda: there, lambda: finish(setup, system, conditions, there))
+        new = replace(new, step=p.state.step + 1)
         tripped, scores = watch(setup, system, conditions, new, forces)
         trips = p.alive & (tripped >= 0)
         state = State.choose(p.alive & ~trips, system, new, p.state)

@@ -44,7 +44,8 @@ class Forces(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Field:
-    """params, fast: with a leading axis of members; e0 (members, t) eV; shortest_seen (t, t) Å in the training data, 0 where unknown.
+    """params, fast: with a leading axis of members; e0 (members, t) eV; shortest_seen (t, t) Å in the training data, 0 where
+    unknown.
 
     `fast` are the compressed parameters for `fast_model`, good for distances of at least `compressed_from` Å.
     """
@@ -111,7 +112,8 @@ def make_field(sources: Source | Sequence[Source], *, precision: Precision) -> F
         if len(loaded) > 1:
             raise ValueError("a committee needs trained potentials")
         t = len(first.elements)
-        return Field((), (), np.zeros((1, t)), np.zeros((t, t)), first, None, 0.0, precision, 1)
+        zero: Any = np.zeros((t, t))
+        return Field((), (), zero[:1], zero, first, None, 0.0, precision, 1)
     potentials = [x for x in loaded if isinstance(x, Potential)]
     if len(potentials) < len(loaded) or any(x.model != first.model for x in potentials):
         raise ValueError("the members of a committee must have the same elements, cutoff, descriptor and network sizes")
@@ -126,5 +128,5 @@ def make_field(sources: Source | Sequence[Source], *, precision: Precision) -> F
         shortest = fast_model.shortest
     params = jax.tree.map(lambda *x: np.stack(x), *[x.params for x in potentials])
     seen = np.max([np.where(np.isfinite(d := np.asarray(x.statistics.min_distance)), d, 0.0) for x in potentials], axis=0)
-    e0 = np.stack([np.asarray(x.statistics.e0) for x in potentials])
+    e0: Any = np.stack([np.asarray(x.statistics.e0) for x in potentials])
     return Field(params, fast, e0, seen, first.model, fast_model, shortest, precision, len(potentials))

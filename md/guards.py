@@ -72,7 +72,7 @@ def _spread(system: System, conditions: Conditions, state: State, forces: Forces
 
 STANDARD = (
     Guard("not a number", _not_numbers, "position, velocity, force or energy is not finite: {atoms}"),
-    Guard("exploded", _moved, "exploded: {value:.2f} Å in one step: {atoms}; the timestep is too long or the potential fails here"),
+    Guard("exploded", _moved, "exploded, {value:.2f} Å in one step: {atoms}; the timestep is too long or the potential fails"),
     Guard("hot", _temperature, "temperature is {value:.0f} K (limit {limit:.0f} K), hottest: {atoms}"),
     Guard("close", _closeness, "atoms too close, {value:.2f} times closer than the limit: {atoms}"),
     Guard("volume", _swelling, "the volume has changed {value:.1f} times"),

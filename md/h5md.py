@@ -11,9 +11,9 @@ variable length, as h5py and with it most readers expect, where the specificatio
 
 What a kill cannot spoil: HDF5 writes in an order that is readable at any moment once a file is in SWMR mode (single writer,
 multiple readers), where no dataset can be created any more: the first frame decides what the file holds. A frame counts
-when its `step` is written, which is last. A file that was not closed is marked as open, and other
-programs must open it with `h5py.File(path, "r", swmr=True)`. HDF5 has no safe way to write on in it: going on copies its frames to a file beside,
-which then takes its place.
+when its `step` is written, which is last. A file that was not closed is marked as open, and other programs must open it with
+`h5py.File(path, "r", swmr=True)`. HDF5 has no safe way to write on in it: going on copies its frames to a file beside, which
+then takes its place.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ LIBVER = ("v110", "v110")
 """The first version with SWMR; newer ones cannot be read by older libraries."""
 CHUNK_BYTES = 1 << 16
 COPY_BYTES = 1 << 26
+LENGTH_SLACK = 1 << 20
+"""HDF5 notes a length a little before the file has it. Of a file much shorter it would wait for the rest for ever."""
 
 
 class H5mdWriter:
@@ -230,10 +232,13 @@ def _append(
 
 
 def _open(h5py: Any, path: Path) -> Any:
-    """To read. A superblock (version 2 on) whose byte 11 is not zero belongs to a file that was not closed."""
+    """To read. A superblock, version 2 on, has flags in byte 11: not zero if the file was not closed; the length from 28 on."""
     with open(path, "rb") as file:
-        head = file.read(12)
-    return h5py.File(path, "r", libver=LIBVER, swmr=len(head) == 12 and head[8] >= 2 and head[11] != 0)
+        head, size = file.read(36), file.seek(0, os.SEEK_END)
+    left_open = len(head) == 36 and head[8] >= 2 and head[11] != 0
+    if left_open and (length := int.from_bytes(head[28:], "little")) > size + LENGTH_SLACK:
+        raise OSError(f"the file was cut: {size} bytes of {length}")
+    return h5py.File(path, "r", libver=LIBVER, swmr=left_open)
 
 
 def _check_length(file: Any, n: int) -> None:

@@ -84,9 +84,9 @@ class NeighbourList:
 
 
 class _Bins(NamedTuple):
-    """index (a,) bin of each atom, the number of all bins on padding; images (a, 3); heights (s, 3) Å of what is cut up."""
+    """of (a,) bin of each atom, the number of all bins on padding; images (a, 3); heights (s, 3) Å of what is cut up."""
 
-    index: Array
+    of: Array
     images: Array
     heights: Array
 
@@ -96,17 +96,17 @@ def _bins(system: System, grid: Array, positions: Array, cell: Array, length: fl
     inverse = jnp.linalg.inv(jnp.where(system.pbc[:, :, None], cell, system.directions))
     fractional = jnp.einsum("ac,acd->ad", positions, inverse[system.structure], precision="highest")
     images = jnp.where(pbc, jnp.floor(fractional), 0.0)
-    columns, heights = [], []
+    columns, heights, bins = [], [], grid.astype(positions.dtype)
     for c in range(3):
         x, height = fractional[:, c] - images[:, c], 1.0 / jnp.sqrt((inverse[:, :, c] ** 2).sum(axis=1))
         if system.free[c]:
             closed, extent = _closed(system, x, 1.01 * length)
             x = jnp.where(pbc[:, c], x, closed)
             height = jnp.where(system.pbc[:, c], height, extent)
-        columns.append(jnp.clip(jnp.nan_to_num(jnp.floor(x * grid[c])), 0, grid[c] - 1).astype(jnp.int32))
+        columns.append(jnp.clip(jnp.nan_to_num(jnp.floor(x * bins[c])), 0.0, bins[c] - 1.0).astype(jnp.int32))
         heights.append(height)
     index = ((system.structure * grid[0] + columns[0]) * grid[1] + columns[1]) * grid[2] + columns[2]
-    index = jnp.where(system.atom_mask, index, system.n_structures * grid.prod())
+    index = jnp.where(system.atom_mask, index, system.n_structures * grid[0] * grid[1] * grid[2])
     return _Bins(index, jnp.where(system.atom_mask[:, None], images, 0.0), jnp.stack(heights, axis=1))
 
 
@@ -124,7 +124,7 @@ def _closed(system: System, x: Array, widest: float) -> tuple[Array, Array]:
 
 
 class _Table(NamedTuple):
-    """Bins filled: start (b + 1,) in the order of atoms sorted by bin; atoms (b, m), the number of rows where empty; rank (a,)."""
+    """Bins filled: atoms (b, m), the number of rows where empty; rank (a,) of an atom in its bin; atoms in the fullest ()."""
 
     bins: _Bins
     atoms: Array
@@ -135,13 +135,13 @@ class _Table(NamedTuple):
 def _fill(system: System, plan: Plan, positions: Array, cell: Array, length: float) -> _Table:
     bins = _bins(system, jnp.asarray(plan.grid, dtype=jnp.int32), positions, cell, length)
     n_bins, n = system.n_structures * math.prod(plan.grid), system.n_rows
-    order = jnp.argsort(bins.index, stable=True).astype(jnp.int32)
-    start = jnp.searchsorted(bins.index[order], jnp.arange(n_bins + 1, dtype=jnp.int32)).astype(jnp.int32)
+    order = jnp.argsort(bins.of, stable=True).astype(jnp.int32)
+    start = jnp.searchsorted(bins.of[order], jnp.arange(n_bins + 1, dtype=jnp.int32)).astype(jnp.int32)
     place = jnp.zeros(n, dtype=jnp.int32).at[order].set(jnp.arange(n, dtype=jnp.int32), unique_indices=True)
     slot = jnp.arange(plan.bin_capacity, dtype=jnp.int32)[None, :]
     filled = slot < (start[1:] - start[:-1])[:, None]
     atoms = jnp.where(filled, order[jnp.minimum(start[:-1, None] + slot, n - 1)], n)
-    return _Table(bins, atoms, place - start[bins.index], (start[1:] - start[:-1]).max())
+    return _Table(bins, atoms, place - start[bins.of], (start[1:] - start[:-1]).max())
 
 
 def _offsets(plan: Plan) -> np.ndarray:
@@ -218,7 +218,7 @@ def build(system: System, plan: Plan, positions: Array, cell: Array, length: flo
     in_bins = _words(system, plan, table, wrapped, cell, length)
     n, slots, m = system.n_rows, sum(plan.slot_capacity), plan.bin_capacity
     first = np.cumsum(plan.slot_capacity) - np.asarray(plan.slot_capacity)
-    index = jnp.minimum(table.bins.index, len(table.atoms) - 1)
+    index = jnp.minimum(table.bins.of, len(table.atoms) - 1)
     words = jnp.where(system.atom_mask[:, None, None], in_bins[index, jnp.minimum(table.rank, m - 1)], jnp.uint32(0))
     ones = _ones(words)
     upto = jnp.cumsum(ones, axis=-1)
@@ -261,16 +261,22 @@ def build(system: System, plan: Plan, positions: Array, cell: Array, length: flo
     )  # fmt: skip
 
 
-def stale(system: System, neighbours: NeighbourList, positions: Array, cell: Array, *, cutoff: float, skin: float) -> Array:
+def stale(
+    system: System, neighbours: NeighbourList, positions: Array, cell: Array, *, cutoff: float, skin: float,
+    moving_cell: bool = True,
+) -> Array:  # fmt: skip
     """Whether a pair that is not in the list may be closer than the cutoff: ().
 
     The list holds while 2·max|u| ≤ σ(F)·(cutoff + skin) − cutoff, with F the deformation of the cell since it was built, u what
-    atoms moved beyond F, and σ(F) ≥ 1 − |F − 1| a bound of its smallest singular value.
+    atoms moved beyond F, and σ(F) its smallest singular value.
     """
-    deformation = jnp.linalg.solve(neighbours.cell, cell)
-    moved = positions - jnp.einsum("ac,acd->ad", neighbours.positions, deformation[system.structure], precision="highest")
-    change = deformation - jnp.eye(3, dtype=cell.dtype)[None]
-    room = (1.0 - jnp.sqrt((change * change).sum(axis=(1, 2)))) * (cutoff + skin) - cutoff
+    if moving_cell:
+        deformation = jnp.linalg.solve(neighbours.cell, cell)
+        moved = positions - jnp.einsum("ac,acd->ad", neighbours.positions, deformation[system.structure], precision="highest")
+        square = jnp.einsum("scd,sce->sde", deformation, deformation, precision="highest")
+        room = jnp.sqrt(jnp.linalg.eigvalsh(square)[:, 0]) * (cutoff + skin) - cutoff
+    else:
+        moved, room = positions - neighbours.positions, jnp.full(system.n_structures, skin, dtype=positions.dtype)
     return (2.0 * jnp.sqrt(system.highest((moved * moved).sum(axis=1))) > room).any()
 
 
@@ -296,7 +302,7 @@ def make_plan(system: System, positions: Array, cell: Array, length: float, *, s
             reach = np.where(~pbc & (wanted == 1), 0.0, reach).max(axis=0).astype(np.int64)
             if (reach > 127).any():
                 raise ValueError(f"a cell {heights.min():.3g} Å high is too thin for pairs up to {length:g} Å")
-            index = np.asarray(_bin_heights(system, jnp.asarray(wanted, dtype=jnp.int32), positions, cell, length).index)
+            index = np.asarray(_bin_heights(system, jnp.asarray(wanted, dtype=jnp.int32), positions, cell, length).of)
             fullest = int(np.unique(index[np.asarray(system.atom_mask)], return_counts=True)[1].max())
             room = _bin_room(fullest)
             cost = float(np.prod(2 * reach + 1)) * room * (room * float(wanted.prod()) * len(heights) + 8 * len(index))

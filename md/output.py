@@ -1,8 +1,8 @@
 """Files of a run: trajectory and table of every structure, single frames, and which names they have.
 
 Frames are on disk (handed to the operating system) before the next but one block of steps. A frame holds numbers, positions
-(unwrapped), velocities, cell and this run's energy, forces and stress, and nothing else of the structure the run began with: labels of
-a data set do not leak into a trajectory.
+(unwrapped), velocities, cell and this run's energy, forces and stress, and nothing else of the structure the run began with:
+labels of a data set do not leak into a trajectory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from adatom.md.thermo import Log, Thermo
 from adatom.md.trajectory import FrameWriter, check_suffix, open_writer
-
 
 
 class Paths(NamedTuple):
@@ -54,7 +53,7 @@ def check_paths(paths: Sequence[Paths], restart: Path | None, *, overwrite: bool
         if not path.parent.is_dir():
             raise ValueError(f"{path}: there is no folder {path.parent}")
         if path.exists() and (path.is_dir() or not overwrite):
-            raise FileExistsError(f"{path} exists already: resume the run, choose another name or allow overwriting (--overwrite)")
+            raise FileExistsError(f"{path} exists already: choose another name, or --resume or --overwrite it")
 
 
 def frame_of(

@@ -1,8 +1,8 @@
 """The checkpoint of a run: everything the next step depends on, written atomically.
 
-Random numbers follow from (seed, structure, step), and the neighbour list from the positions it was built at, so a run that goes on
-from here equals one that was never stopped, bit for bit on one kind of CPU. The settings and the potential are kept as well: going on
-with others is refused, by name.
+Random numbers follow from (seed, structure, step), and the neighbour list from the positions it was built at, so a run that
+goes on from here equals one that was never stopped, bit for bit on one kind of CPU. Settings and potential are kept as well:
+going on with others is refused, by name.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def load(path: Path, like: Progress, mark: dict[str, Any]) -> Restart:
     parts, counters = load_checkpoint(path, _parts(like))
     for key, value in mark.items():
         if counters["run"].get(key) != value:
-            was = f"was {counters['run'].get(key)!r}, is {value!r}"
-            raise ValueError(f"{path}: cannot go on with another {key}: it {was}; start a new run from the last frame instead")
+            was = f"{counters['run'].get(key)!r}, not {value!r}"
+            raise ValueError(f"{path}: the run had other {key} ({was}): go on with the same, or start anew from its last frame")
     state, alive, tripped, stopped_at, offending, scores, rebuilds, positions, cell = jax.tree.map(jnp.asarray, parts)
     neighbours = replace(like.neighbours, positions=positions, cell=cell)
     plan = counters["plan"]

@@ -33,10 +33,10 @@ class Ensemble(NamedTuple):
 class Conditions:
     """Time in Å√(u/eV), energy eV, pressure eV/Å³, positive compresses.
 
-    timestep, thermostat_time, barostat_time (); compressibility () Å³/eV, Berendsen's only; steps () of the whole run, for ramps;
-    thermal (s, 2): k_B·T at the start and the end; pressure (s, 2) likewise; freedoms (s,) degrees of freedom; still (s, 2): whether
-    total momentum and angular momentum are kept at zero; seeds (s,) uint32. For the guards: limits (g,); shortest (t, t) Å allowed;
-    first_volume (s,) Å³, first_extent (s,) Å when the run began.
+    timestep, thermostat_time, barostat_time (); compressibility () Å³/eV, Berendsen's only; steps () of the whole run, for
+    ramps; thermal (s, 2): k_B·T at the start and the end; pressure (s, 2) likewise; freedoms (s,) degrees of freedom; still
+    (s, 2): whether total momentum and angular momentum are kept at zero; seeds (s,) uint32. For the guards: limits (g,);
+    shortest (t, t) Å allowed; first_volume (s,) Å³, first_extent (s,) Å when the run began.
     """
 
     timestep: Array
@@ -56,7 +56,7 @@ class Conditions:
 
     def at(self, step: Array) -> tuple[Array, Array]:
         """k_B·T and pressure (s,) wanted at a step."""
-        x = jnp.clip(step / jnp.maximum(self.steps, 1), 0.0, 1.0)
+        x = jnp.clip(step.astype(self.steps.dtype) / jnp.maximum(self.steps, 1.0), 0.0, 1.0)
         return tuple(v[:, 0] + (v[:, 1] - v[:, 0]) * x for v in (self.thermal, self.pressure))  # type: ignore[return-value]
 
 
@@ -68,9 +68,10 @@ PER_ATOM = ("positions", "velocities", "forces", "spread")
 class State:
     """One moment. a atoms (with padding), s structures, c chain links.
 
-    step () int32; positions (a, 3) Å, unwrapped; velocities (a, 3) √(eV/u); forces (a, 3) eV/Å; spread (a,) eV/Å of a committee's
-    forces; cell (s, 3, 3) Å; cell_velocity (s, 3, 3) v_g, symmetric; chain, chain_velocity (s, 2, c): of atoms and of the cell; heat
-    (s,) eV put in by stochastic and Berendsen couplings; energy (s,) eV; virial (s, 3, 3) eV = V·stress; nearest (s,) Å.
+    step () int32; positions (a, 3) Å, unwrapped; velocities (a, 3) √(eV/u); forces (a, 3) eV/Å; spread (a,) eV/Å of a
+    committee's forces; cell (s, 3, 3) Å; cell_velocity (s, 3, 3) v_g, symmetric; chain, chain_velocity (s, 2, c): of atoms and of
+    the cell; heat (s,) eV put in by stochastic and Berendsen couplings; energy (s,) eV; virial (s, 3, 3) eV = V·stress; nearest
+    (s,) Å; approach (s,) largest ratio so far of a pair's shortest distance in the training data to its distance here.
     """
 
     step: Array
@@ -86,6 +87,7 @@ class State:
     energy: Array
     virial: Array
     nearest: Array
+    approach: Array
 
     @staticmethod
     def choose(which: Array, system: System, new: State, old: State) -> State:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import ase
 import jax
@@ -119,10 +120,13 @@ def pack(structures: Sequence[ase.Atoms], elements: Sequence[int], *, movable: S
         structure[row], rank[row], atom_mask[row] = s, np.arange(len(x)), True
         masses[row], moves[row], positions[row] = structures[s].get_masses(), movable[s], x.positions
         rows.append(row)
-    system = System(
-        structure, rank, atom_mask, masses, moves, pbc, directions, tuple(counts.tolist()),
-        max(len(x) for x in checked), tuple((~pbc).any(axis=0).tolist()),
-    )  # fmt: skip
+    arrays: dict[str, Any] = {
+        "structure": structure, "rank": rank, "atom_mask": atom_mask, "masses": masses, "movable": moves, "pbc": pbc,
+        "directions": directions,
+    }  # fmt: skip
+    a, b, c = (bool(not column.all()) for column in pbc.T)
+    largest = max(len(x) for x in checked)
+    system = System(**arrays, atom_capacity=tuple(counts.tolist()), largest=largest, free=(a, b, c))
     return Packed(system, positions, cell, tuple(rows))
 
 

@@ -68,8 +68,8 @@ def bussi(ensemble: Ensemble, system: System, conditions: Conditions, state: Sta
 
         α² = c + (1 − c) (kT/2K) (R² + S) + 2 R √(c (1 − c) kT/2K),     c = exp(−dt/τ), R ~ N(0, 1), S ~ χ²(N − 1)
 
-    α has the sign of R + √(c 2K/((1 − c) kT)). N and K count the cell, too. Bussi, Donadio, Parrinello, J. Chem. Phys. 126, 014101
-    (2007), eq. A7; sign: Bussi, Parrinello, Comput. Phys. Commun. 179, 26 (2008); with a barostat: Bussi, Zykova-Timan,
+    α has the sign of R + √(c 2K/((1 − c) kT)). N and K count the cell, too. Bussi, Donadio, Parrinello, J. Chem. Phys. 126,
+    014101 (2007), eq. A7; sign: Bussi, Parrinello, Comput. Phys. Commun. 179, 26 (2008); with a barostat: Bussi, Zykova-Timan,
     Parrinello, J. Chem. Phys. 130, 074101 (2009). Hardly changes time correlations.
     """
     twice, freedoms = trace(kinetic(system, state.velocities)), conditions.freedoms
@@ -208,7 +208,8 @@ def _held(ensemble: Ensemble, system: System, conditions: Conditions, state: Sta
         return state
     mass = jnp.where(system.atom_mask, system.masses, 0.0)[:, None]
     total = system.total(mass)
-    v = state.velocities - jnp.where(conditions.still[:, :1], system.total(mass * state.velocities) / total, 0.0)[system.structure]
+    shift = jnp.where(conditions.still[:, :1], system.total(mass * state.velocities) / total, 0.0)
+    v = state.velocities - shift[system.structure]
     if ensemble.held[1]:
         r = state.positions - (system.total(mass * state.positions) / total)[system.structure]
         momentum = system.total(mass * jnp.cross(r, v))

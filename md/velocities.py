@@ -1,7 +1,8 @@
 """Before the first step: what may move, how many degrees of freedom that is, and velocities drawn or checked.
 
-NVE, Nosé–Hoover and Bussi conserve the total momentum, molecules (no periodicity) the total angular momentum as well. Where that is so
-and both are zero, 3, 6 (or 5, linear) degrees of freedom never move and are not counted. Langevin moves them all, unless asked not to.
+NVE, Nosé–Hoover and Bussi conserve the total momentum, molecules (no periodicity) the total angular momentum as well. Where
+that is so and both are zero, 3, 6 (or 5, linear) degrees of freedom never move and are not counted. Langevin moves them all,
+unless asked not to.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from ase import units
 from ase.constraints import FixAtoms, FixCartesian, FixCom
 
 Array = np.ndarray
-MODES = ("first", "all")
 
 
 class Motion(NamedTuple):
-    """velocities (atoms, 3) √(eV/u); movable (atoms, 3) 1 or 0; freedoms; still: total momentum, angular momentum kept at zero."""
+    """velocities (atoms, 3) √(eV/u); movable (atoms, 3) 1 or 0; freedoms; still: whether total momentum, angular momentum are
+    kept at zero; source of the velocities, in words."""
 
     velocities: Array
     movable: Array
@@ -58,8 +59,8 @@ def motion(
 
     Velocities of the structure are kept; where there are none they are drawn from Maxwell–Boltzmann at temperature_K, not
     rescaled: the fluctuation belongs to the distribution. conserving: the equations of motion conserve momentum; thermostatted:
-    and then a thermostat would rather not see it. Raises ValueError without velocities and temperature, or for velocities that are
-    not finite.
+    and then a thermostat would rather not see it. Raises ValueError without velocities and temperature, or for velocities
+    that are not finite.
     """
     moves, held = movable(atoms, name=name)
     free, masses = bool((moves == 1.0).all()), atoms.get_masses()[:, None]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 Array = jax.Array
+ROWS = 128
 
 
 def pair_vectors(
@@ -53,6 +55,19 @@ def forces_from_pairs(gradient: Array, reverse: Array) -> Array:
     """F_i = Σ_k (g_ik − g_ki) with g = dE/dD: no scatter, one gather. gradient (3, a, k) -> (a, 3)."""
     other = swap_pairs(gradient.reshape(3, -1), reverse).reshape(gradient.shape)
     return (gradient - other).sum(axis=-1).T
+
+
+def forces_from_rows(gradient: Array, reverse: Array) -> Array:
+    """The same for gradient (a, 3, k), some rows at a time: no array of all pairs but the one given. Not for training."""
+    a, _, k = gradient.shape
+    flat, back = gradient.reshape(-1), reverse.reshape(a, k)
+
+    def one(own: tuple[Array, Array]) -> Array:
+        g, r = own
+        other = flat[(r // k * (3 * k) + r % k)[None, :] + jnp.arange(0, 3 * k, k, dtype=r.dtype)[:, None]]
+        return (g - other).sum(axis=-1)
+
+    return lax.map(one, (gradient, back), batch_size=min(a, ROWS))
 
 
 def virials_from_pairs(vectors: Array, gradient: Array) -> Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from adatom.potential.geometry import distances, forces_from_pairs, pair_vectors, virials_from_pairs
+from adatom.potential.geometry import distances, forces_from_pairs, forces_from_rows, pair_vectors, virials_from_pairs
 from adatom.potential.graph import Graph
 from adatom.potential.model import EnergyModel
 
@@ -68,33 +68,41 @@ def predict(model: EnergyModel, params: Any, graph: Graph, *, e0: Array, dtype: 
         e = e.astype(wide) + jnp.asarray(e0).astype(wide)[np.repeat(np.arange(len(atoms)), atoms)]
         return e, g, virials_from_pairs(d, g), _nearest(distances(d), graph.slot_capacity, far)
 
+    def total_of(values: Array) -> Array:
+        """Sums over the atoms of each structure."""
+        if graph.n_structures == 1:
+            return values.sum(axis=0, keepdims=True)
+        return jax.ops.segment_sum(values, structure, graph.n_structures)
+
+    reverse = jnp.asarray(graph.reverse)
     if block is None or len(graph.structure) <= block:
-        parts = [rows(0, graph.atom_capacity)]
+        energies, gradients, virials, nearest = rows(0, graph.atom_capacity)
+        forces = forces_from_pairs(gradients, reverse)
     else:
         parts = [_in_blocks(rows, t, start, stop, len(graph.atom_capacity), block) for t, start, stop in graph.groups()]
-    energies, gradients, virials, nearest = (list(x) for x in zip(*parts, strict=True))
-    atomic = jnp.where(jnp.asarray(graph.atom_mask), jnp.concatenate(energies), 0.0)
-    forces = forces_from_pairs(jnp.concatenate(gradients, axis=1), jnp.asarray(graph.reverse))
-    energy = jax.ops.segment_sum(atomic, structure, graph.n_structures)
-    virial = jax.ops.segment_sum(jnp.concatenate(virials).astype(wide), structure, graph.n_structures)
+        energies, gradients, virials, nearest = (jnp.concatenate(x) for x in zip(*parts, strict=True))
+        forces = forces_from_rows(gradients, reverse)
+    atomic = jnp.where(jnp.asarray(graph.atom_mask), energies, 0.0)
     volume = jnp.abs(jnp.linalg.det(cell))
     volume = jnp.where(volume > 1e-6, volume, jnp.ones_like(volume))  # molecules have no cell, and no stress
-    return Prediction(energy, atomic, forces, virial / volume[:, None, None], jnp.concatenate(nearest))
+    virial = total_of(virials.astype(wide))
+    return Prediction(total_of(atomic), atomic, forces, virial / volume[:, None, None], nearest)
 
 
 def _in_blocks(rows: Rows, t: int, start: int, stop: int, species: int, block: int) -> tuple[Array, Array, Array, Array]:
-    """`rows` over the atoms of species t, `block` at a time."""
+    """`rows` over the atoms of species t, `block` at a time; gradients as (n, 3, k)."""
     n = stop - start
 
     def some(first: Array | int, size: int) -> tuple[Array, Array, Array, Array]:
-        return rows(first, tuple(size if u == t else 0 for u in range(species)))
+        e, g, w, near = rows(first, tuple(size if u == t else 0 for u in range(species)))
+        return e, g.transpose(1, 0, 2), w, near
 
     if n <= block:
         return some(start, n)
     if n % block:
         raise ValueError(f"{n} atoms of species {t} are not a multiple of the block of {block}")
     e, g, w, near = lax.map(lambda first: some(first, block), jnp.arange(start, stop, block, dtype=jnp.int32))
-    return e.reshape(n), g.transpose(1, 0, 2, 3).reshape(3, n, -1), w.reshape(n, 3, 3), near.reshape(n, -1)
+    return e.reshape(n), g.reshape(n, 3, -1), w.reshape(n, 3, 3), near.reshape(n, -1)
 
 
 def _nearest(r: Array, slots: tuple[int, ...], far: float) -> Array:

@@ -24,7 +24,6 @@ from helpers import evaluate_all, make_potential, symmetry_functions
 from jax.experimental.compilation_cache import compilation_cache
 
 from adatom.fitting.batches import make_buckets, neighbourhoods
-from adatom.potential.checkpoint import CheckpointError
 from adatom.fitting.config import LossConfig, TrainingConfig
 from adatom.fitting.dataset import Frame, Labels
 from adatom.fitting.statistics import make_statistics
@@ -39,6 +38,7 @@ from adatom.fitting.train import (
     score,
     train,
 )
+from adatom.potential.checkpoint import CheckpointError
 from adatom.potential.model import Params
 from adatom.potential.model_file import load
 from adatom.potential.potential import flatten

@@ -1,0 +1,473 @@
+"""Relaxation on the device: atoms and cell to a minimum of the energy, or of the enthalpy H = E + p V; many structures at once.
+
+    relaxed = relax("model.adatom", atoms, cell="isotropic")
+
+Coordinates are where atoms are before the cell is deformed, u, and the deformation F, symmetric so that the cell does not turn:
+
+    r = u F    h = h₀ F    dH/du = −f F    dH/dF = P[½(F⁻¹ W + W F⁻¹)],  W = V·stress + p V 1
+
+Tadmor, Smith, Bernstein, Kaxiras, Phys. Rev. B 59, 235 (1999), as ASE's UnitCellFilter. P keeps the components that may change,
+or trace/3 · 1 for "isotropic"; the other components of F stay as they are, exactly. Methods see F in Å, as c F with
+c = √N (V/N)^⅓ (Sheppard, Xiao, Chemelewski, Johnson, Henkelman, J. Chem. Phys. 136, 074103 (2012)): the cell is then about as
+stiff as a bond, in a supercell too. With c = N, as in ASE, it becomes softer the more atoms there are, and relaxes slower.
+
+    | symbol | variable | |
+    |---|---|---|
+    | u, c F | x.atoms, x.cell | |
+    | r, h, h₀ | positions, cell, goal.reference | rows are lattice vectors |
+    | V·stress, p | virial, goal.pressure | eV, eV/Å³ |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, overload
+
+import ase
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import units
+from jax import lax
+
+from adatom.md.config import COMPONENTS
+from adatom.md.field import Field, Source, make_field
+from adatom.md.fire import FIRE, Method, Vector, add, choose
+from adatom.md.lbfgs import LBFGS, MEMORY
+from adatom.md.neighbours import NeighbourList, Plan, allocate, build, enlarge, stale
+from adatom.md.output import check_paths, frame_of, paths_for
+from adatom.md.prepare import available_memory, bytes_per_atom
+from adatom.md.run import ATOM_STEPS
+from adatom.md.state import trace, volumes
+from adatom.md.system import Packed, System, pack
+from adatom.md.trajectory import open_writer
+from adatom.md.velocities import movable
+from adatom.potential.evaluator import BLOCK, Precision
+
+Array = jax.Array
+Algorithm = Literal["lbfgs", "fire"]
+Cell = Literal["fixed", "isotropic", "flexible"]
+METHODS: dict[str, Method] = {"fire": FIRE, "lbfgs": LBFGS}
+NOISE = {"float32": 1e-6, "float64": 1e-9}
+"""eV an atom by which an energy may rise: rounding."""
+TRIES = 20
+"""Steps that may be taken back one after the other, each half as long as the last."""
+SHRINK, ROOM = 0.1, 1.3
+"""How much smaller cells may become, and more neighbours room is made for where there were too many: compiling anew costs more."""
+SWELLING = 10.0
+MOVING, NOT_FINITE, STUCK, SWOLLEN = range(4)
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """What became of one structure.
+
+    atoms: the last one accepted, with energy, forces and stress. max_force_eV_A: the longest force on an atom, without what
+    constraints hold; max_stress_GPa: the largest component of stress + pressure that may relax, nan where the cell is fixed.
+    steps: evaluations after the first. message: converged or why not, in words.
+    """
+
+    atoms: ase.Atoms
+    converged: bool
+    steps: int
+    energy: float
+    enthalpy: float
+    max_force_eV_A: float
+    max_stress_GPa: float
+    message: str
+
+
+@overload
+def relax(
+    potential: Source | Sequence[Source], atoms: ase.Atoms, *, algorithm: Algorithm = ..., cell: Cell = ...,
+    components: Sequence[str] = ..., pressure_GPa: float = ..., max_force_eV_A: float = ..., max_stress_GPa: float = ...,
+    max_steps: int = ..., precision: Precision = ..., skin: float = ..., trajectory: str | Path | None = ..., interval: int = ...,
+    overwrite: bool = ..., progress: Callable[[int, int], None] | None = ...,
+) -> Relaxation: ...  # fmt: skip
+@overload
+def relax(
+    potential: Source | Sequence[Source], atoms: Sequence[ase.Atoms], *, algorithm: Algorithm = ..., cell: Cell = ...,
+    components: Sequence[str] = ..., pressure_GPa: float | Sequence[float] = ..., max_force_eV_A: float = ...,
+    max_stress_GPa: float = ..., max_steps: int = ..., precision: Precision = ..., skin: float = ...,
+    trajectory: str | Path | None = ..., interval: int = ..., overwrite: bool = ...,
+    progress: Callable[[int, int], None] | None = ...,
+) -> tuple[Relaxation, ...]: ...  # fmt: skip
+def relax(
+    potential: Source | Sequence[Source],
+    atoms: ase.Atoms | Sequence[ase.Atoms],
+    *,
+    algorithm: Algorithm = "lbfgs",
+    cell: Cell = "fixed",
+    components: Sequence[str] = COMPONENTS,
+    pressure_GPa: float | Sequence[float] = 0.0,
+    max_force_eV_A: float = 0.01,
+    max_stress_GPa: float = 0.01,
+    max_steps: int = 500,
+    precision: Precision = "float32",
+    skin: float = 0.5,
+    trajectory: str | Path | None = None,
+    interval: int = 1,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Relaxation | tuple[Relaxation, ...]:
+    """Relax copies of one or several structures until forces, and stress where the cell may change, are below their limits.
+
+    potential: path of an `.adatom` file, Potential, analytic model, or several of the same shape: a committee, whose mean counts.
+    atoms: one structure gives one result; a sequence is relaxed together, as many at once as memory allows, and gives a
+    tuple; one that has converged waits for the others. cell: "isotropic" keeps the shape, "flexible" changes `components` (of
+    xx yy zz yz xz xy) of the deformation. pressure_GPa: one for all or one each. precision: of the potential; atoms move in
+    float64. FixAtoms, FixCartesian and FixCom hold atoms, which still move with the cell. Every `interval` steps a frame goes to
+    `trajectory` (.extxyz, .traj, .h5), of several structures to `name-0`, `name-1`, … progress(step, structures that still move)
+    after every block of steps.
+
+    Raises ValueError for bad arguments, FileExistsError for a trajectory that is there already (unless `overwrite`). A structure
+    that does not converge, or becomes unphysical, is returned as it was last, with `converged` False and the reason in `message`.
+    """
+    many = not isinstance(atoms, ase.Atoms)
+    structures: list[ase.Atoms] = list(atoms) if many else [atoms]  # type: ignore[list-item]
+    _check(algorithm, cell, components, precision, max_force_eV_A, max_stress_GPa, max_steps, interval, skin)
+    pressures = np.asarray(pressure_GPa, dtype=float)
+    if pressures.ndim > 1 or (pressures.ndim == 1 and len(pressures) != len(structures)):
+        raise ValueError(f"pressure_GPa has shape {pressures.shape} for {len(structures)} structures")
+    if not np.isfinite(pressures).all() or (cell == "fixed" and pressures.any()):
+        raise ValueError(f"pressure_GPa must be finite, and 0 where the cell is fixed, got {pressure_GPa}")
+    starts = [
+        _start(x, f"structure {s}" if many else "the structure", cell, float(p) * units.GPa)
+        for s, (x, p) in enumerate(zip(structures, np.broadcast_to(pressures, len(structures)), strict=True))
+    ]
+    if not starts:
+        raise ValueError("no structures given")
+    paths = paths_for(None if trajectory is None else Path(trajectory), None, structures=len(starts))
+    check_paths(paths, None, overwrite=overwrite)
+    allowed = np.eye(3, dtype=bool) if cell == "isotropic" else np.zeros((3, 3), dtype=bool)
+    for a, b in (map("xyz".index, name) for name in (components if cell == "flexible" else ())):
+        allowed[a, b] = allowed[b, a] = True
+    mask = tuple(tuple(row) for row in allowed.tolist())
+    setup = Setup(METHODS[algorithm], cell, mask, Plan((1, 1, 1), (0, 0, 0), 1, ()), float(skin))  # type: ignore[arg-type]
+    limits = np.array([max_force_eV_A, max_stress_GPa * units.GPa])
+    with jax.enable_x64(True):
+        field = make_field(potential, precision=precision)
+        out: list[Relaxation] = []
+        for group in _groups(field, starts, setup.skin, precision):
+            batch = _Batch(setup, field, [starts[s] for s in group], limits, [paths[s].trajectory for s in group])
+            out += batch.go(max_steps, interval if trajectory is not None else max_steps, progress)
+    return tuple(out) if many else out[0]
+
+
+def _check(
+    algorithm: str, cell: str, components: Sequence[str], precision: str, force: float, stress: float, steps: int, interval: int,
+    skin: float,
+) -> None:  # fmt: skip
+    known = ("algorithm", algorithm, get_args(Algorithm)), ("cell", cell, get_args(Cell)), ("precision", precision, tuple(NOISE))
+    for name, value, choices in known:
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    if isinstance(components, str) or not components or set(components) - set(COMPONENTS):
+        raise ValueError(f"components must be some of {', '.join(COMPONENTS)}, got {components!r}")
+    if cell != "flexible" and set(components) != set(COMPONENTS):
+        raise ValueError(f"components are for cell='flexible', not for {cell!r}")
+    numbers = {"max_force_eV_A": force, "max_stress_GPa": stress, "max_steps": steps, "interval": interval, "skin": skin}
+    for name, number in numbers.items():
+        if not (math.isfinite(number) and number > 0.0):
+            raise ValueError(f"{name} must be positive and finite, got {number}")
+
+
+class _Start(NamedTuple):
+    """One structure: what moves in it (atoms, 3), whether its centre of mass is held, eV/Å³ on it."""
+
+    atoms: ase.Atoms
+    movable: np.ndarray
+    held: bool
+    pressure: float
+
+
+def _start(atoms: ase.Atoms, name: str, cell: str, pressure: float) -> _Start:
+    if cell != "fixed" and not atoms.pbc.all():
+        raise ValueError(f"{name}: cell={cell!r} needs a cell periodic in three directions, pbc is {atoms.pbc.tolist()}")
+    return _Start(atoms, *movable(atoms, name=name), pressure)
+
+
+def _groups(field: Field, starts: Sequence[_Start], skin: float, precision: str) -> list[list[int]]:
+    """Structures that run together: as many as fit into half of the memory there is."""
+    length, allowed, used = field.cutoff + skin, 0.5 * available_memory(), 0.0
+    groups: list[list[int]] = [[]]
+    for s, x in enumerate(starts):
+        volume = x.atoms.get_volume() if x.atoms.pbc.all() else 10.0 * len(x.atoms)
+        around = 1.3 * 4.19 * length**3 * len(x.atoms) / max(volume, 1e-3)
+        need = len(x.atoms) * (bytes_per_atom(around, precision) + 2 * MEMORY * 24.0)
+        if groups[-1] and used + need > allowed:
+            groups.append([])
+            used = 0.0
+        groups[-1].append(s)
+        used += need
+    return groups
+
+
+class Setup(NamedTuple):
+    """Static: what decides the compiled code."""
+
+    method: Method
+    cell: str
+    components: tuple[tuple[bool, bool, bool], ...]
+    plan: Plan
+    skin: float
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Goal:
+    """reference (s, 3, 3) h₀ Å; factor (s,) c Å; pressure (s,) eV/Å³; noise (s,) eV; limits (2,) of force and stress."""
+
+    reference: Array
+    factor: Array
+    pressure: Array
+    noise: Array
+    limits: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Point:
+    """x and dH/dx; energy, enthalpy (s,) eV; positions (a, 3), cell (s, 3, 3) Å; forces (a, 3) eV/Å; virial (s, 3, 3) eV.
+
+    force, stress (s,): what is compared with the limits; swelling (s,): V/V₀ or its inverse.
+    """
+
+    x: Vector
+    gradient: Vector
+    energy: Array
+    enthalpy: Array
+    positions: Array
+    cell: Array
+    forces: Array
+    virial: Array
+    force: Array
+    stress: Array
+    swelling: Array
+
+    def finite(self, system: System) -> Array:
+        """(s,)."""
+        numbers = jnp.isfinite(self.forces).all(axis=1)
+        return jnp.isfinite(self.enthalpy) & jnp.isfinite(self.gradient.cell).all(axis=(1, 2)) & (
+            system.highest(jnp.where(numbers, 0.0, 1.0)) == 0.0
+        )  # fmt: skip
+
+    def done(self, limits: Array | np.ndarray) -> Array:
+        """(s,)."""
+        return (self.force <= limits[0]) & (self.stress <= limits[1])
+
+    @staticmethod
+    def choose(system: System, which: Array, new: Point, old: Point) -> Point:
+        """`new` for the structures where `which` (s,)."""
+
+        def pick(x: Array, y: Array) -> Array:
+            one = which[system.structure] if x.ndim == 2 else which  # atoms have (a, 3), structures (s,) and (s, 3, 3)
+            return jnp.where(one.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
+
+        return jax.tree.map(pick, new, old)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Progress:
+    """Carried through the loop. active (s,): still moving; steps, tries (s,); ended (s,) why; step ()."""
+
+    point: Point
+    memory: Any
+    neighbours: NeighbourList
+    active: Array
+    steps: Array
+    tries: Array
+    ended: Array
+    step: Array
+
+
+def project(setup: Setup, x: Array) -> Array:
+    """P of a symmetric tensor (s, 3, 3)."""
+    if setup.cell == "isotropic":
+        return (trace(x) / 3.0)[:, None, None] * jnp.eye(3, dtype=x.dtype)[None]
+    return jnp.where(jnp.asarray(setup.components)[None], x, 0.0)
+
+
+def deformed(system: System, goal: Goal, x: Vector) -> tuple[Array, Array, Array]:
+    """F (s, 3, 3), positions (a, 3) and cell (s, 3, 3) Å."""
+    f = x.cell / goal.factor[:, None, None]
+    positions = jnp.einsum("ac,acd->ad", x.atoms, f[system.structure], precision="highest")
+    return f, positions, jnp.einsum("scd,sde->sce", goal.reference, f, precision="highest")
+
+
+def evaluate(setup: Setup, field: Field, system: System, goal: Goal, x: Vector, neighbours: NeighbourList) -> Point:
+    """Everything at x."""
+    deformation, positions, cell = deformed(system, goal, x)
+    out = field.evaluate(system, neighbours, positions, cell)
+    volume, force = volumes(cell), out.forces * system.movable
+    work = goal.pressure * volume
+    down = -jnp.einsum("ac,acd->ad", out.forces, deformation[system.structure], precision="highest") * system.movable
+    pull, stress = jnp.zeros_like(cell), jnp.zeros_like(volume)
+    if setup.cell != "fixed":
+        w = out.virial + work[:, None, None] * jnp.eye(3, dtype=cell.dtype)[None]
+        half = jnp.linalg.solve(deformation, w)
+        pull = project(setup, 0.5 * (half + half.transpose(0, 2, 1))) / goal.factor[:, None, None]
+        stress = jnp.abs(project(setup, w)).max(axis=(1, 2)) / volume
+    swelling = jnp.exp(jnp.abs(jnp.log(jnp.maximum(jnp.linalg.det(deformation), 1e-300))))
+    longest = jnp.sqrt(jnp.maximum(system.highest((force * force).sum(axis=1)), 0.0))
+    return Point(
+        x, Vector(down, pull), out.energy, out.energy + work, positions, cell, out.forces, out.virial, longest, stress, swelling
+    )
+
+
+@partial(jax.jit, static_argnames=("setup",))
+def begin(setup: Setup, field: Field, system: System, goal: Goal, neighbours: NeighbourList, positions: Array) -> Progress:
+    """The first point."""
+    one = jnp.eye(3, dtype=positions.dtype)[None] * goal.factor[:, None, None]
+    point = evaluate(setup, field, system, goal, Vector(positions, one), neighbours)
+    fine, zero = point.finite(system), jnp.zeros(system.n_structures, dtype=jnp.int32)
+    return Progress(
+        point, setup.method.init(system, point.gradient), neighbours, fine & ~point.done(goal.limits), zero, zero,
+        jnp.where(fine, MOVING, NOT_FINITE), jnp.zeros((), dtype=jnp.int32),
+    )  # fmt: skip
+
+
+@partial(jax.jit, static_argnames=("setup",))
+def relist(setup: Setup, field: Field, system: System, progress: Progress) -> Progress:
+    """The same list in the capacities of the plan."""
+    old, length = progress.neighbours, field.cutoff + setup.skin
+    return replace(progress, neighbours=build(system, setup.plan, old.positions, old.cell, length))
+
+
+@partial(jax.jit, static_argnames=("setup",))
+def advance(setup: Setup, field: Field, system: System, goal: Goal, progress: Progress, until: Array) -> Progress:
+    """To step `until`, or to where nothing moves any more, or where the list overflowed (check: then discard the result)."""
+    method, length = setup.method, field.cutoff + setup.skin
+
+    def going(p: Progress) -> Array:
+        return (p.step < until) & p.active.any() & ~p.neighbours.overflow
+
+    def step(p: Progress) -> Progress:
+        old = p.point
+        memory, move = method.propose(system, p.memory, old.gradient)
+        move = choose(system, p.active, move, jax.tree.map(jnp.zeros_like, move))
+        x = add(old.x, move)
+        _, positions, cell = deformed(system, goal, x)
+        outdated = stale(system, p.neighbours, positions, cell, cutoff=field.cutoff, skin=setup.skin)
+        neighbours = lax.cond(outdated, lambda: build(system, setup.plan, positions, cell, length), lambda: p.neighbours)
+        trial = evaluate(setup, field, system, goal, x, neighbours)
+        fine = trial.finite(system)
+        good = p.active & fine & (trial.enthalpy <= old.enthalpy + goal.noise if method.descends else True)
+        memory = method.learn(system, memory, move, old.gradient, trial.gradient, good)
+        point = Point.choose(system, good, trial, old)
+        tries = jnp.where(good, 0, p.tries + 1)
+        why = jnp.where(tries < TRIES, MOVING, jnp.where(fine, STUCK, NOT_FINITE))
+        why = jnp.where(point.swelling > SWELLING, SWOLLEN, why)
+        ended = jnp.where(p.active, why, p.ended)
+        active = p.active & (ended == MOVING) & ~point.done(goal.limits)
+        return Progress(point, memory, neighbours, active, p.steps + p.active.astype(jnp.int32), tries, ended, p.step + 1)
+
+    return lax.while_loop(going, step, progress)
+
+
+class _Batch:
+    """Structures that are relaxed together."""
+
+    def __init__(
+        self, setup: Setup, field: Field, starts: Sequence[_Start], limits: np.ndarray, paths: Sequence[Path | None]
+    ) -> None:
+        self.starts, self.paths, self.shrink = starts, paths, SHRINK if setup.cell != "fixed" else 0.0
+        self.packed: Packed = pack(
+            [x.atoms for x in starts], field.model.elements, movable=[x.movable for x in starts], block=BLOCK
+        )
+        counts, volume = np.array([float(len(x.atoms)) for x in starts]), np.abs(np.linalg.det(self.packed.cell))
+        factor = np.sqrt(counts) * np.cbrt(volume / counts) if setup.cell != "fixed" else np.ones(len(starts))
+        pressure, noise = np.array([x.pressure for x in starts]), NOISE[field.precision] * counts
+        goal = Goal(*map(jnp.asarray, (self.packed.cell, factor, pressure, noise, limits)))
+        self.field, self.system, self.goal = jax.device_put((field, self.packed.system, goal))
+        self.length = field.cutoff + setup.skin
+        positions = jnp.asarray(self.packed.positions)
+        plan, neighbours = allocate(self.system, positions, self.goal.reference, self.length, shrink=self.shrink)
+        self.setup = setup._replace(plan=plan)
+        self.progress = begin(self.setup, self.field, self.system, self.goal, neighbours, positions)
+
+    def go(self, max_steps: int, interval: int, report: Callable[[int, int], None] | None) -> list[Relaxation]:
+        """All steps; frames every `interval`, of structures that have moved since the last."""
+        writers = [None if path is None else open_writer(path) for path in self.paths]
+        block, step, moved = max(1, ATOM_STEPS // self.system.n_rows), 0, np.ones(len(self.starts), dtype=bool)
+        try:
+            while True:
+                active = np.asarray(self.progress.active)
+                over = step >= max_steps or not active.any()
+                if step % interval == 0 or over:
+                    point = jax.device_get(self.progress.point)
+                    for k in np.flatnonzero(moved).tolist():
+                        writer = writers[k]
+                        if writer is not None:
+                            writer.add([self._frame(k, point)])
+                    moved = active
+                if report is not None:
+                    report(step, int(active.sum()))
+                if over:
+                    break
+                self._advance(min(max_steps, (step // interval + 1) * interval, (step // block + 1) * block))
+                step = int(self.progress.step)
+        finally:
+            for writer in writers:
+                if writer is not None:
+                    writer.close()
+        point = jax.device_get(self.progress.point)
+        return [self._result(k, point) for k in range(len(self.starts))]
+
+    def _advance(self, until: int) -> None:
+        """A block of steps; one that overflowed is thrown away and repeated with more room."""
+        where = self.system, self.progress.point.positions, self.progress.point.cell, self.length
+        while True:
+            attempt = advance(self.setup, self.field, self.system, self.goal, self.progress, jnp.asarray(until, dtype=jnp.int32))
+            if not bool(attempt.neighbours.overflow):
+                self.progress = attempt
+                return
+            if not bool(attempt.neighbours.needs.fits):
+                self.shrink += SHRINK
+            while bool(attempt.neighbours.overflow):
+                needs = attempt.neighbours.needs
+                needs = replace(needs, slots=np.ceil(ROOM * np.asarray(needs.slots)).astype(np.int32))
+                plan = enlarge(self.setup.plan, needs, *where, shrink=self.shrink)
+                self.setup = self.setup._replace(plan=plan)
+                attempt = relist(self.setup, self.field, self.system, self.progress)
+            self.progress = attempt
+
+    def _frame(self, k: int, point: Point) -> ase.Atoms:
+        start, rows = self.starts[k], self.packed.rows[k]
+        positions, cell = np.asarray(point.positions[rows]), np.asarray(point.cell[k])
+        if start.held:
+            masses = start.atoms.get_masses()
+            undeformed = positions @ np.linalg.solve(cell, self.packed.cell[k])
+            away = masses @ (undeformed - start.atoms.positions) / masses.sum()
+            positions = positions - away @ np.linalg.solve(self.packed.cell[k], cell)
+        frame = frame_of(
+            start.atoms, positions=positions, velocities=np.zeros_like(positions), cell=cell, energy=float(point.energy[k]),
+            forces=np.asarray(point.forces[rows]), virial=np.asarray(point.virial[k]),
+            step=int(np.asarray(self.progress.steps)[k]), time_ps=0.0,
+        )  # fmt: skip
+        del frame.arrays["momenta"], frame.info["time_ps"]
+        return frame
+
+    def _result(self, k: int, point: Point) -> Relaxation:
+        limits, free = np.asarray(self.goal.limits), self.setup.cell != "fixed"
+        steps, why = (int(np.asarray(x)[k]) for x in (self.progress.steps, self.progress.ended))
+        force, stress = float(point.force[k]), float(point.stress[k]) / units.GPa
+        converged = why == MOVING and bool(point.done(limits)[k])
+        left = f"largest force {force:.3g} eV/Å (limit {limits[0]:g})"
+        if free:
+            left += f", stress {stress:.3g} GPa off (limit {limits[1] / units.GPa:g})"
+        reasons = {
+            NOT_FINITE: f"stopped at step {steps}: energy, forces or stress are not numbers",
+            STUCK: f"stopped at step {steps}: the energy does not fall along the forces",
+            SWOLLEN: f"stopped at step {steps}: the volume has changed {SWELLING:g} times",
+        }
+        how = f"converged in {steps} steps" if converged else reasons.get(why, f"not converged in {steps} steps")
+        return Relaxation(
+            self._frame(k, point), converged, steps, float(point.energy[k]), float(point.enthalpy[k]), force,
+            stress if free else math.nan, f"{how}: {left}",
+        )  # fmt: skip
