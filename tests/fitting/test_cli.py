@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -28,7 +27,7 @@ from adatom.potential.model_file import load, save
 from adatom.potential.potential import Golden, Potential
 from adatom.potential.structure import from_atoms
 
-VERBS = ("fit", "test", "audit", "info", "md", "demo", "template")
+VERBS = ("fit", "test", "audit", "info", "md", "analyse", "demo", "template")
 SMALL = [
     "model.descriptor.type=symmetry_functions", "model.descriptor.cutoff=3.6", "model.descriptor.n_radial=3",
     "model.descriptor.n_angular=1", "model.descriptor.zetas=[1]", "model.fitting_net.widths=[4]", "training.epochs=3",
@@ -219,38 +218,6 @@ def test_audit(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     code, out, _ = run(capsys, "audit", tmp_path / "bad.xyz")
     assert code == 1
     assert "bad.xyz:3" in out
-
-
-def test_md(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    start = tmp_path / "start.extxyz"
-    ase.io.write(start, bulk("Cu", cubic=True))
-    out_file = tmp_path / "run.extxyz"
-    arguments = ["--ensemble", "nvt", "--temperature-K", 300, "--timestep-fs", 1, "--steps", 20, "--out", out_file]
-    code, out, err = run(capsys, "md", model, start, *arguments, "--supercell", 2, 1, 1)
-    assert code == 0, err
-    assert "nvt, 8 atoms, 0.02 ps" in out
-    frames = ase.io.read(out_file, ":")
-    assert [len(a) for a in frames] == [8] * 3
-    assert [a.info["step"] for a in frames] == [0, 10, 20]
-    rows = list(csv.DictReader(out_file.with_suffix(".csv").read_text().splitlines()))
-    assert [int(r["step"]) for r in rows] == [0, 10, 20]
-    assert float(rows[0]["potential_eV"]) == pytest.approx(frames[0].get_potential_energy(), rel=1e-6)
-    code, _, err = run(capsys, "md", model, start, *arguments)
-    assert code == 2
-    assert "exists already" in err
-    code, _, err = run(capsys, "md", model, start, *arguments, "--overwrite", "--seed", 3)
-    assert code == 0, err
-
-
-def test_npt_is_at_zero_pressure_by_default(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    start = tmp_path / "start.extxyz"
-    ase.io.write(start, bulk("Cu", cubic=True))
-    code, out, err = run(
-        capsys, "md", model, start, "--ensemble", "npt", "--temperature-K", 50, "--timestep-fs", 0.5, "--steps", 3,
-        "--out", tmp_path / "npt.traj",
-    )  # fmt: skip
-    assert code == 0, err
-    assert "pressure" in out
 
 
 def test_template(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
