@@ -30,11 +30,11 @@ def child(folder: Path, suffix: str, steps: int, model: str | None) -> None:
     from ase.build import bulk
 
     from adatom.md import simulate_many
-    from adatom.md.config import settings
+    from adatom.md.config import Settings
     from adatom.potential.pairwise import LennardJones
 
     atoms = bulk("Si", cubic=True, a=5.47) if model else bulk("Ar", cubic=True, a=5.4)
-    chosen = settings(
+    chosen = Settings(
         ensemble="npt", temperature_K=300.0 if model else 40.0, steps=steps, timestep_fs=1.0 if model else 4.0, interval=5,
         checkpoint_s=0.0, seed=7,
     )  # fmt: skip

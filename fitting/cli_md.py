@@ -85,7 +85,7 @@ def _md(a: argparse.Namespace) -> int:
         if a.replicas < 1:
             raise ValueError(f"--replicas needs a positive number, got {a.replicas}")
         config = MDConfig(
-            model=a.model, start=a.start, out=a.out, supercell=tuple(a.supercell), replicas=a.replicas, md=settings(**given)
+            model=a.model, start=a.start, out=a.out, supercell=tuple(a.supercell), replicas=a.replicas, md=settings(given)
         )
     return _run(config, resume=a.resume, overwrite=a.overwrite)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -98,10 +99,10 @@ class MDConfig(BaseModel):
     md: Settings
 
 
-def settings(**given: Any) -> Settings:
-    """Settings from keywords; ValueError in one line for what cannot be."""
+def settings(given: Mapping[str, Any]) -> Settings:
+    """Settings from names and values; ValueError in one line for what cannot be."""
     try:
-        return Settings(**given)
+        return Settings.model_validate(dict(given))
     except ValidationError as error:
         raise ValueError(_message(error, Settings)) from error
 

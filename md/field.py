@@ -28,7 +28,6 @@ from adatom.potential.predict import Prediction, predict
 
 Array = jax.Array
 Source = str | Path | Potential | EnergyModel
-PADDING = 4
 
 
 class Forces(NamedTuple):

@@ -129,5 +129,6 @@ as in ASE's FIRE2:
     P ≤ 0     dt ← max(dt/2, 0.002), α ← 0.25, x ← x − v dt/2, v ← 0
     then      v ← v + F dt;  v ← (1 − α) v + α |v| F/|F|;  x ← x + v dt
 
+F is that before the half step back, as in LAMMPS; ASE computes it anew.
 A step that leads to where nothing can be computed is taken back, and begins again at rest with half of dt.
 """

@@ -34,7 +34,7 @@ FIRST_SCALE, LARGEST_SCALE = 1.0 / 70.0, 1.0
 
 
 class LbfgsMemory(NamedTuple):
-    """steps, changes: Vectors (m, …); weight (m, s); scale, radius (s,); refused (s,): the last step was; stored (): pairs ever."""
+    """steps, changes: Vectors (m, …); weight (m, s); scale, radius (s,); refused (s,): the last step; stored (): pairs ever."""
 
     steps: Vector
     changes: Vector

@@ -53,11 +53,11 @@ Algorithm = Literal["lbfgs", "fire"]
 Cell = Literal["fixed", "isotropic", "flexible"]
 METHODS: dict[str, Method] = {"fire": FIRE, "lbfgs": LBFGS}
 NOISE = {"float32": 1e-6, "float64": 1e-9}
-"""eV an atom by which an energy may rise: rounding."""
+"""eV an atom by which an energy may be above the lowest so far: rounding."""
 TRIES = 20
 """Steps that may be taken back one after the other, each half as long as the last."""
 SHRINK, ROOM = 0.1, 1.3
-"""How much smaller cells may become, and more neighbours room is made for where there were too many: compiling anew costs more."""
+"""How much smaller cells may become, and how many more neighbours get room where there was none: less is compiled anew."""
 SWELLING = 10.0
 MOVING, NOT_FINITE, STUCK, SWOLLEN = range(4)
 
@@ -67,8 +67,8 @@ class Relaxation:
     """What became of one structure.
 
     atoms: the last one accepted, with energy, forces and stress. max_force_eV_A: the longest force on an atom, without what
-    constraints hold; max_stress_GPa: the largest component of stress + pressure that may relax, nan where the cell is fixed.
-    steps: evaluations after the first. message: converged or why not, in words.
+    constraints hold; max_stress_GPa: the largest component of stress + pressure (with some `components` only, of dH/dF/V), nan
+    where the cell is fixed. steps: evaluations after the first. message: converged or why not, in words.
     """
 
     atoms: ase.Atoms
@@ -274,14 +274,17 @@ class Point:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Progress:
-    """Carried through the loop. active (s,): still moving; steps, tries (s,); ended (s,) why; step ()."""
+    """Carried through the loop. (s,) all: active, still moving; lowest enthalpy so far; steps; tries taken back, less those
+    accepted since; broken, how many led to what is not a number; ended, why. step ()."""
 
     point: Point
     memory: Any
     neighbours: NeighbourList
     active: Array
+    lowest: Array
     steps: Array
     tries: Array
+    broken: Array
     ended: Array
     step: Array
 
@@ -311,8 +314,10 @@ def evaluate(setup: Setup, field: Field, system: System, goal: Goal, x: Vector, 
     if setup.cell != "fixed":
         w = out.virial + work[:, None, None] * jnp.eye(3, dtype=cell.dtype)[None]
         half = jnp.linalg.solve(deformation, w)
-        pull = project(setup, 0.5 * (half + half.transpose(0, 2, 1))) / goal.factor[:, None, None]
-        stress = jnp.abs(project(setup, w)).max(axis=(1, 2)) / volume
+        slope = project(setup, 0.5 * (half + half.transpose(0, 2, 1)))
+        pull = slope / goal.factor[:, None, None]
+        left = slope if setup.cell == "flexible" and not np.all(setup.components) else project(setup, w)
+        stress = jnp.abs(left).max(axis=(1, 2)) / volume
     swelling = jnp.exp(jnp.abs(jnp.log(jnp.maximum(jnp.linalg.det(deformation), 1e-300))))
     longest = jnp.sqrt(jnp.maximum(system.highest((force * force).sum(axis=1)), 0.0))
     return Point(
@@ -327,8 +332,8 @@ def begin(setup: Setup, field: Field, system: System, goal: Goal, neighbours: Ne
     point = evaluate(setup, field, system, goal, Vector(positions, one), neighbours)
     fine, zero = point.finite(system), jnp.zeros(system.n_structures, dtype=jnp.int32)
     return Progress(
-        point, setup.method.init(system, point.gradient), neighbours, fine & ~point.done(goal.limits), zero, zero,
-        jnp.where(fine, MOVING, NOT_FINITE), jnp.zeros((), dtype=jnp.int32),
+        point, setup.method.init(system, point.gradient), neighbours, fine & ~point.done(goal.limits), point.enthalpy,
+        zero, zero, zero, jnp.where(fine, MOVING, NOT_FINITE), jnp.zeros((), dtype=jnp.int32),
     )  # fmt: skip
 
 
@@ -357,15 +362,17 @@ def advance(setup: Setup, field: Field, system: System, goal: Goal, progress: Pr
         neighbours = lax.cond(outdated, lambda: build(system, setup.plan, positions, cell, length), lambda: p.neighbours)
         trial = evaluate(setup, field, system, goal, x, neighbours)
         fine = trial.finite(system)
-        good = p.active & fine & (trial.enthalpy <= old.enthalpy + goal.noise if method.descends else True)
+        good = p.active & fine & (trial.enthalpy <= p.lowest + goal.noise if method.descends else True)
         memory = method.learn(system, memory, move, old.gradient, trial.gradient, good)
         point = Point.choose(system, good, trial, old)
-        tries = jnp.where(good, 0, p.tries + 1)
+        tries = jnp.where(good, jnp.maximum(p.tries - 1, 0), p.tries + 1)
         why = jnp.where(tries < TRIES, MOVING, jnp.where(fine, STUCK, NOT_FINITE))
         why = jnp.where(point.swelling > SWELLING, SWOLLEN, why)
         ended = jnp.where(p.active, why, p.ended)
         active = p.active & (ended == MOVING) & ~point.done(goal.limits)
-        return Progress(point, memory, neighbours, active, p.steps + p.active.astype(jnp.int32), tries, ended, p.step + 1)
+        steps, broken = p.steps + p.active.astype(jnp.int32), p.broken + (p.active & ~fine).astype(jnp.int32)
+        lowest = jnp.minimum(p.lowest, point.enthalpy)
+        return Progress(point, memory, neighbours, active, lowest, steps, tries, broken, ended, p.step + 1)
 
     return lax.while_loop(going, step, progress)
 
@@ -455,12 +462,15 @@ class _Batch:
 
     def _result(self, k: int, point: Point) -> Relaxation:
         limits, free = np.asarray(self.goal.limits), self.setup.cell != "fixed"
-        steps, why = (int(np.asarray(x)[k]) for x in (self.progress.steps, self.progress.ended))
+        p = self.progress
+        steps, why, broken = (int(np.asarray(x)[k]) for x in (p.steps, p.ended, p.broken))
         force, stress = float(point.force[k]), float(point.stress[k]) / units.GPa
         converged = why == MOVING and bool(point.done(limits)[k])
         left = f"largest force {force:.3g} eV/Å (limit {limits[0]:g})"
         if free:
             left += f", stress {stress:.3g} GPa off (limit {limits[1] / units.GPa:g})"
+        if broken and why == MOVING:
+            left += f"; {broken} of the steps led to where energy, forces or stress are not numbers, and were taken back"
         reasons = {
             NOT_FINITE: f"stopped at step {steps}: energy, forces or stress are not numbers",
             STUCK: f"stopped at step {steps}: the energy does not fall along the forces",

@@ -202,7 +202,8 @@ class Run:
         for rows, path in zip(self.rows, self.paths, strict=True):
             if path.log is not None:
                 table = read_log(path.log)
-                rows += [Thermo(*r)._replace(step=int(r[0]), rebuilds=int(r[-1])) for r in zip(*table.values(), strict=True)]
+                for r in zip(*(x.tolist() for x in table.values()), strict=True):
+                    rows.append(Thermo(*r)._replace(step=int(r[0]), rebuilds=int(r[-1])))
 
     def _stops(self, progress: Progress, many: bool) -> dict[int, Stop]:
         found, scores = {}, np.asarray(progress.scores)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import ase
 import jax
@@ -14,10 +14,8 @@ from adatom.md.field import Source, make_field
 from adatom.md.guards import Guard
 from adatom.md.output import check_paths, paths_for
 from adatom.md.prepare import Prepared, groups_that_fit
-from adatom.md.prepare import Prepared as _Prepared  # noqa
 from adatom.md.results import MDSummary, SimulationFailed
 from adatom.md.run import Run
-from adatom.md.run import Run as _Run  # noqa
 
 
 def simulate(
@@ -66,17 +64,17 @@ def simulate(
     Raises ValueError for bad arguments, FileExistsError for output that is there already (unless `overwrite` or `resume`),
     SimulationFailed when a guard stopped it (two frames in `<output>.failed.extxyz`), Interrupted on Ctrl-C.
     """
-    chosen = settings(
-        ensemble=ensemble, steps=steps, temperature_K=temperature_K, temperature_end_K=temperature_end_K,
-        pressure_GPa=pressure_GPa, pressure_end_GPa=pressure_end_GPa, timestep_fs=timestep_fs,
-        thermostat=thermostat, thermostat_time_fs=thermostat_time_fs, fix_center_of_mass=fix_center_of_mass,
-        barostat=barostat, barostat_time_fs=barostat_time_fs, components=tuple(components),
-        compressibility_per_GPa=compressibility_per_GPa, precision=precision, skin=skin, seed=seed, interval=interval,
-        log_interval=log_interval, checkpoint_s=checkpoint_s,
-        max_temperature_K=max_temperature_K, min_distance=min_distance, max_spread_eV_A=max_spread_eV_A,
-    )  # fmt: skip
+    given: dict[str, Any] = {
+        "ensemble": ensemble, "steps": steps, "temperature_K": temperature_K, "temperature_end_K": temperature_end_K,
+        "pressure_GPa": pressure_GPa, "pressure_end_GPa": pressure_end_GPa, "timestep_fs": timestep_fs,
+        "thermostat": thermostat, "thermostat_time_fs": thermostat_time_fs, "fix_center_of_mass": fix_center_of_mass, "barostat": barostat,
+        "barostat_time_fs": barostat_time_fs, "components": tuple(components),
+        "compressibility_per_GPa": compressibility_per_GPa, "precision": precision, "skin": skin, "seed": seed, "interval": interval,
+        "log_interval": log_interval, "checkpoint_s": checkpoint_s, "max_temperature_K": max_temperature_K, "min_distance": min_distance,
+        "max_spread_eV_A": max_spread_eV_A,
+    }  # fmt: skip
     return simulate_many(
-        potential, [atoms], chosen, trajectory=trajectory, log=log, guards=guards, resume=resume, overwrite=overwrite,
+        potential, [atoms], settings(given), trajectory=trajectory, log=log, guards=guards, resume=resume, overwrite=overwrite,
         on_stop=on_stop, progress=progress,
     )[0]  # fmt: skip
 
@@ -96,7 +94,7 @@ def simulate_many(
 ) -> tuple[MDSummary, ...]:
     """The same for replicas or different structures together, as many at once as memory allows: one summary each.
 
-    chosen: `adatom.md.config.settings(…)`; temperatures and pressures in it may be one for each. Every structure has its own
+    chosen: `adatom.md.config.Settings`; temperatures and pressures in it may be one for each. Every structure has its own
     random numbers, the same whatever it runs together with. Output goes to `name-0`, `name-1`, … A guard stops the structure it
     is about, the others go on to the end before SimulationFailed is raised.
     """

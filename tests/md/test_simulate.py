@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from adatom.md import Guard, Interrupted, SimulationFailed, prepare, read_log, simulate, simulate_many
 from adatom.md import neighbours as lists
 from adatom.md import run as running
-from adatom.md.config import settings
+from adatom.md.config import Settings
 from adatom.md.engine import advance
 from adatom.md.field import make_field
 from adatom.md.guards import _moved
@@ -98,20 +98,20 @@ def test_forces_are_the_calculators(tmp_path: Path) -> None:
 def test_replicas_are_the_same_alone_and_together() -> None:
     """A structure of a batch, of several sizes, moves as it does alone; random numbers do not depend on the company."""
     structures = [argon(1), bulk("Ar", cubic=True, a=5.4), argon(2)]
-    chosen = settings(**{**NVT, "temperature_K": (60.0, 90.0, 30.0)}, steps=20, interval=20)
+    chosen = Settings(**{**NVT, "temperature_K": (60.0, 90.0, 30.0)}, steps=20, interval=20)
     together = simulate_many(ARGON, structures, chosen)
-    alone = simulate_many(ARGON, structures[:1], settings(**NVT, steps=20, interval=20))
+    alone = simulate_many(ARGON, structures[:1], Settings(**NVT, steps=20, interval=20))
     assert_allclose(together[0].atoms.positions, alone[0].atoms.positions, rtol=0, atol=1e-9)
     assert together[1].atoms.positions.shape == (4, 3)
     warm = [x.rows[0].temperature_K for x in together]
     assert warm[0] > warm[2]
-    same = simulate_many(ARGON, [argon(1)] * 2, settings(**NVT, steps=20, interval=20))
+    same = simulate_many(ARGON, [argon(1)] * 2, Settings(**NVT, steps=20, interval=20))
     assert np.abs(same[0].atoms.positions - same[1].atoms.positions).max() > 1e-3
 
 
 def test_groups_that_fit_into_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With little memory the structures run one after the other: the same files, the same numbers."""
-    structures, chosen = [argon(1), argon(2), argon(3)], settings(**NVT, steps=10, interval=5)
+    structures, chosen = [argon(1), argon(2), argon(3)], Settings(**NVT, steps=10, interval=5)
     one = simulate_many(ARGON, structures, chosen)
     field = make_field(ARGON, precision="float64")
     each = 32 * prepare.bytes_per_atom(1.3 * 4.19 * 5.7**3 * 32 / structures[0].get_volume(), "float64")
@@ -265,7 +265,7 @@ def test_spread_stops_and_the_others_go_on(tmp_path: Path) -> None:
     """A committee in a batch: the structure it disagrees about stops, its frames are kept; the other goes on to the end."""
     potentials = [make_potential((18,), seed=s, min_distance=0.5) for s in (1, 2)]
     far = bulk("Ar", cubic=True, a=16.0)  # nobody within the cutoff: no forces, no spread
-    chosen = settings(ensemble="nve", temperature_K=20.0, steps=6, interval=3, max_spread_eV_A=1e-6, timestep_fs=0.1)
+    chosen = Settings(ensemble="nve", temperature_K=20.0, steps=6, interval=3, max_spread_eV_A=1e-6, timestep_fs=0.1)
     files: dict[str, Any] = {"trajectory": tmp_path / "a.extxyz", "log": tmp_path / "a.csv"}
     found = simulate_many(potentials, [far, argon()], chosen, on_stop="return", **files)
     assert found[0].stop is None
@@ -352,7 +352,7 @@ def test_bad_structures(tmp_path: Path) -> None:
             simulate(ARGON, atoms, **more, steps=2)
         assert message in str(error.value)
     with pytest.raises(ValueError, match="temperature_K has 2 values for 1 structures"):
-        simulate_many(ARGON, [argon()], settings(**{**NVT, "temperature_K": (1.0, 2.0)}, steps=2))
+        simulate_many(ARGON, [argon()], Settings(**{**NVT, "temperature_K": (1.0, 2.0)}, steps=2))
     with pytest.raises(ValueError, match="members of a committee must have the same"):
         simulate([make_potential((18,)), ARGON], argon(), **NVT, steps=2)
     simulate(ARGON, argon(), **NVT, steps=2, log=tmp_path / "a.csv")
