@@ -1,7 +1,8 @@
 """A million atoms of fcc Cu in our own molecular dynamics: peak memory and time per atom and step.
 
     python benchmarks/md_memory.py MODEL.adatom                            1,000,188 atoms, 100 steps: about an hour on one core
-    python benchmarks/md_memory.py MODEL.adatom --cells 20 --steps 10      quick
+    python benchmarks/md_memory.py                                         the same with Lennard-Jones copper: minutes
+    python benchmarks/md_memory.py --cells 20 --steps 10                   quick
 
 The limit to keep is 8 GiB of resident memory, everything included. Frames and rows are written at the start, half-way and at
 the end.
@@ -17,6 +18,7 @@ import tempfile
 import time
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -34,7 +36,7 @@ def peak() -> float:
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="a potential that knows Cu")
+    parser.add_argument("model", nargs="?", help="a potential that knows Cu; none: Lennard-Jones")
     parser.add_argument("--cells", type=int, default=63, help="conventional cells a side: 63 is 1,000,188 atoms")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
@@ -43,10 +45,13 @@ def main(arguments: list[str] | None = None) -> None:
     from ase.build import bulk
 
     from adatom.md import simulate
+    from adatom.potential.pairwise import LennardJones
 
+    # Halicioglu, Pound, phys. stat. sol. (a) 30, 619 (1975)
+    potential: Any = options.model or LennardJones((29,), 0.409, 2.338, 5.5)
     atoms = bulk("Cu", cubic=True, a=3.63) * (options.cells, options.cells, options.cells)
     print(f"{date.today()}; device: {cpu_name()}, core {options.core} of {os.cpu_count()}; commit {commit()}")
-    print(f"{len(atoms):,} Cu atoms, NVE from 300 K, {options.steps} steps of 1 fs, {options.model}", flush=True)
+    print(f"{len(atoms):,} Cu atoms, NVE from 300 K, {options.steps} steps of 1 fs, {potential}", flush=True)
     marks: list[tuple[int, float]] = []
 
     def report(done: int, steps: int) -> None:
@@ -56,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         out = simulate(
-            options.model, atoms, ensemble="nve", temperature_K=300.0, steps=options.steps, interval=max(1, options.steps // 2),
+            potential, atoms, ensemble="nve", temperature_K=300.0, steps=options.steps, interval=max(1, options.steps // 2),
             trajectory=Path(folder) / "run.h5", log=Path(folder) / "run.csv", progress=report,
         )  # fmt: skip
         written = out.trajectory.stat().st_size / 1024**2 if out.trajectory else 0.0

@@ -83,21 +83,20 @@ def _with(state: State, system: System, field: Field, forces: Forces) -> State:
 
 
 def move(setup: Setup, system: System, conditions: Conditions, state: State) -> State:
-    """B A O A: to where the next forces are needed."""
+    """B A O A, and Berendsen's scaling of the cell: to where the next forces are needed."""
     e = setup.ensemble
     state = kick(e, system, conditions, kick_cell(e, system, conditions, state))
     if e.thermostat == "none" and e.barostat == "none" and not any(e.held):
         return replace(state, positions=state.positions + conditions.timestep * state.velocities)
     state = drift(e, system, conditions, state)
-    state = thermostat(e, system, conditions, state)
-    return drift(e, system, conditions, state)
+    state = drift(e, system, conditions, thermostat(e, system, conditions, state))
+    return berendsen(e, system, conditions, state)
 
 
 def finish(setup: Setup, system: System, conditions: Conditions, state: State) -> State:
     """The last B."""
     e = setup.ensemble
-    state = kick_cell(e, system, conditions, kick(e, system, conditions, state))
-    return berendsen(e, system, conditions, state)
+    return kick_cell(e, system, conditions, kick(e, system, conditions, state))
 
 
 def watch(setup: Setup, system: System, conditions: Conditions, state: State, forces: Forces) -> tuple[Array, Array]:

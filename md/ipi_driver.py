@@ -3,12 +3,14 @@
     serve("model.adatom", atoms, unix="adatom")        # <ffsocket mode="unix"> <address> adatom </address> </ffsocket>
 
 i-PI is the server and moves the atoms; a driver connects, is sent cell and positions, and answers with energy, forces and virial.
-The protocol is ASE's `SocketClient`; i-PI: Litman et al., J. Chem. Phys. 161, 062504 (2024). Any number of drivers may serve one run.
+The protocol is ASE's `SocketClient`; i-PI: Litman et al., J. Chem. Phys. 161, 062504 (2024). Several drivers may serve one run.
 """
 
 from __future__ import annotations
 
 import time
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import ase
@@ -38,8 +40,8 @@ def serve(
     unix: the address of a unix socket; or host (localhost if only the port is given) and port of an inet socket. The virial is
     sent where there is a cell periodic in three directions, else zeros.
 
-    Raises ValueError for bad arguments and for structures that cannot be evaluated, at the beginning (before i-PI hears of this driver)
-    or later, and ConnectionError where there is no i-PI after patience_s.
+    Raises ValueError for bad arguments and for structures that cannot be evaluated, at the beginning (before i-PI hears of this
+    driver) or later, and ConnectionError where there is no i-PI after patience_s.
     """
     if (unix is None) == (host is None and port is None):
         raise ValueError("give the name of a unix socket, or host and port, as in <ffsocket> of i-PI's input")
@@ -54,12 +56,17 @@ def serve(
 
 
 def _connected(unix: str | None, host: str, port: int | None, patience_s: float) -> SocketClient:
-    where = f"unix socket '{unix}'" if unix is not None else f"{host}:{port}"
     until = time.monotonic() + patience_s
-    while True:
-        try:
-            return SocketClient(host=host, port=port, unixsocket=unix)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            if time.monotonic() > until:
-                raise ConnectionError(f"no i-PI at {where} after {patience_s:g} s: is it running, with this address?") from error
-            time.sleep(0.1)
+    while (client := _attempt(unix, host, port)) is None:
+        if time.monotonic() > until:
+            where = f"unix socket '{unix}'" if unix is not None else f"{host}:{port}"
+            raise ConnectionError(f"no i-PI at {where} after {patience_s:g} s: is it running, with this address?")
+        time.sleep(0.1)
+    return client
+
+
+def _attempt(unix: str | None, host: str, port: int | None) -> SocketClient | None:
+    with warnings.catch_warnings(), suppress(FileNotFoundError, ConnectionRefusedError):
+        warnings.simplefilter("ignore", ResourceWarning)  # ASE leaves the socket of a failed attempt to the garbage collector
+        return SocketClient(host=host, port=port, unixsocket=unix)
+    return None

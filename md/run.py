@@ -236,7 +236,8 @@ class Run:
     def _summary(self, k: int, progress: Progress, stop: Stop | None) -> MDSummary:
         c, x, rows = self.chosen, self.prepared[k], self.rows[k]
         steps = c.steps if stop is None else max(stop.step - 1, 0)
-        table = dict(zip(Thermo._fields, np.array(rows or [(np.nan,) * len(Thermo._fields)]).T, strict=True))
+        columns = np.array(rows).T if rows else np.full((len(Thermo._fields), 1), np.nan)
+        table = dict(zip(Thermo._fields, columns, strict=True))
         late = {name: column[len(column) // 2 :] for name, column in table.items()}
         conserved = table["conserved_eV"]
         known = len(rows) >= 4 and bool(np.isfinite(conserved).all())

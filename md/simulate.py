@@ -67,11 +67,11 @@ def simulate(
     given: dict[str, Any] = {
         "ensemble": ensemble, "steps": steps, "temperature_K": temperature_K, "temperature_end_K": temperature_end_K,
         "pressure_GPa": pressure_GPa, "pressure_end_GPa": pressure_end_GPa, "timestep_fs": timestep_fs,
-        "thermostat": thermostat, "thermostat_time_fs": thermostat_time_fs, "fix_center_of_mass": fix_center_of_mass, "barostat": barostat,
-        "barostat_time_fs": barostat_time_fs, "components": tuple(components),
-        "compressibility_per_GPa": compressibility_per_GPa, "precision": precision, "skin": skin, "seed": seed, "interval": interval,
-        "log_interval": log_interval, "checkpoint_s": checkpoint_s, "max_temperature_K": max_temperature_K, "min_distance": min_distance,
-        "max_spread_eV_A": max_spread_eV_A,
+        "thermostat": thermostat, "thermostat_time_fs": thermostat_time_fs, "fix_center_of_mass": fix_center_of_mass,
+        "barostat": barostat, "barostat_time_fs": barostat_time_fs, "components": tuple(components),
+        "compressibility_per_GPa": compressibility_per_GPa, "precision": precision, "skin": skin, "seed": seed,
+        "interval": interval, "log_interval": log_interval, "checkpoint_s": checkpoint_s,
+        "max_temperature_K": max_temperature_K, "min_distance": min_distance, "max_spread_eV_A": max_spread_eV_A,
     }  # fmt: skip
     return simulate_many(
         potential, [atoms], settings(given), trajectory=trajectory, log=log, guards=guards, resume=resume, overwrite=overwrite,

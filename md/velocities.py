@@ -91,7 +91,7 @@ def motion(
         velocities = without_rotation(atoms.positions, masses, velocities) if moving[1] else velocities
         velocities, moving = without_drift(masses, velocities), (False, False)
     still = linear and not moving[0], turning and not moving[1]
-    freedoms = int(moves.sum()) - 3 * still[0] - (_rotations(atoms.positions, masses) if still[1] else 0)
+    freedoms = int(moves.sum()) - 3 * still[0] - ((2 if len(atoms) == 2 else 3) if still[1] else 0)
     if freedoms < 1:
         raise ValueError(f"{name}: nothing can move ({len(atoms)} atoms, {freedoms} degrees of freedom)")
     return Motion(velocities, moves, freedoms, still, source)
@@ -125,8 +125,3 @@ def _rotation(positions: Array, masses: Array, velocities: Array) -> tuple[Array
     r = positions - (masses * positions).sum(axis=0) / masses.sum()
     inertia = np.eye(3) * (masses * r * r).sum() - (masses * r).T @ r
     return r, np.cross(r, masses * velocities).sum(axis=0), inertia
-
-
-def _rotations(positions: Array, masses: Array) -> int:
-    moments = np.linalg.eigvalsh(_rotation(positions, masses, np.zeros_like(positions))[2])
-    return int((moments > 1e-6 * moments.max(initial=1e-300)).sum())
