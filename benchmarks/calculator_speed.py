@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 from copper import CELLS, copper, pin, time_steps  # noqa: E402
 
-STEPS = {108: 20, 500: 60, 4000: 40, 32000: 25}
+STEPS = {64: 100, 108: 20, 500: 60, 4000: 40, 32000: 25, 256000: 5}
 SUBJECTS = tuple(f"{kind} {dtype}" for kind in ("deep_potential", "moments") for dtype in ("float32", "float64"))
 DEEPMD = "deepmd-kit==3.2.0"
 

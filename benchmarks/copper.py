@@ -10,19 +10,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-CELLS = {108: 3, 500: 5, 4000: 10, 32000: 20}
+CELLS = {64: (4, 2, 2)} | {4 * n**3: (n, n, n) for n in (3, 5, 10, 20, 40)}
 
 
-def pin(core: int) -> None:
-    """One core, one thread. Call before importing numpy, jax or tensorflow."""
-    os.sched_setaffinity(0, {core})
+def pin(*cores: int) -> None:
+    """These cores; one core is also one thread, with more JAX is free. Call before importing numpy, jax or tensorflow."""
+    os.sched_setaffinity(0, set(cores))
     for name in (
         "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS",
         "TF_NUM_INTEROP_THREADS", "DP_INTRA_OP_PARALLELISM_THREADS", "DP_INTER_OP_PARALLELISM_THREADS",
     ):  # fmt: skip
         os.environ[name] = "1"
-    flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    if len(cores) == 1:
+        flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -34,7 +35,7 @@ def copper(n_atoms: int) -> Any:
     from ase.build import bulk
 
     rng = np.random.default_rng(0)
-    atoms = bulk("Cu", cubic=True, a=3.615) * ((CELLS[n_atoms],) * 3)
+    atoms = bulk("Cu", cubic=True, a=3.615) * CELLS[n_atoms]
     atoms.positions += rng.normal(0.0, 0.05, atoms.positions.shape)
     momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(atoms.get_masses()[:, None] * units.kB * 300.0)
     atoms.set_momenta(momenta - momenta.mean(axis=0))

@@ -1,7 +1,9 @@
-"""DeePMD-kit's se_e2_a on the same copper. Run by DeePMD-kit's own interpreter; `calculator_speed.py` does that.
+"""DeePMD-kit's se_e2_a on the same copper. Run by DeePMD-kit's own interpreter.
 
     python deepmd_reference.py prepare FOLDER                 train 20 steps, freeze, compress -> FOLDER/compressed.pb
-    python deepmd_reference.py time FOLDER ATOMS STEPS CORE   prints one line of JSON
+    python deepmd_reference.py time FOLDER ATOMS STEPS CORE   through ASE; prints one line of JSON
+    python deepmd_reference.py lammps FOLDER ATOMS STEPS CORE [CORE]
+                                                              in LAMMPS, an MPI process a core: for `md_speed.py`
 
 The sizes are DeePMD-kit's own (embedding 25-50-100, axis 16, fitting 240-240-240, cutoff 6 Å, float32). Twenty steps of
 training give weights of the right size and no accuracy: the time of a step does not depend on their values.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +90,43 @@ def measure(folder: Path, n_atoms: int, steps: int) -> dict[str, object]:
     return {"what": what, "precision": "float32", **time_steps(atoms, steps=steps, warm_up=3)}
 
 
+LAMMPS = """units metal
+atom_style atomic
+read_data {data}
+mass 1 63.546
+pair_style deepmd {model}
+pair_coeff * *
+neighbor 2.0 bin
+neigh_modify every 10 delay 0 check no
+timestep 0.001
+fix 1 all nve
+thermo 1000000
+run {warm_up}
+run {steps}
+"""
+LOOP = re.compile(r"Loop time of (\S+) on \d+ procs for (\d+) steps.*?([\d.]+)% CPU use", re.DOTALL)
+
+
+def in_lammps(folder: Path, n_atoms: int, steps: int, processes: int) -> dict[str, object]:
+    """The loop time LAMMPS states for the second of two runs, times its own percentage of CPU use: µs per atom and step."""
+    from ase.io import write
+
+    atoms, data, script = copper(n_atoms), folder / f"copper_{n_atoms}.data", folder / f"copper_{n_atoms}.in"
+    write(data, atoms, format="lammps-data", velocities=True, units="metal", specorder=["Cu"])
+    script.write_text(LAMMPS.format(data=data, model=folder / "compressed.pb", warm_up=min(10, steps), steps=steps))
+    here = Path(sys.executable).parent
+    command = [str(here / "lmp"), "-in", str(script), "-log", "none"]
+    if processes > 1:
+        command = [str(here / "mpirun"), "-np", str(processes), *command]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    found = LOOP.findall(done.stdout)
+    if done.returncode or len(found) != 2:
+        raise SystemExit((done.stdout + done.stderr)[-3000:])
+    wall, share = float(found[1][0]) / steps / n_atoms * 1e6, float(found[1][2]) / 100.0
+    what = f"deepmd-kit {_version('deepmd-kit')} compressed se_e2_a in LAMMPS {_version('lammps')}"
+    return {"what": what, "precision": "float32", "cpu": wall * share * processes, "wall": wall, "cpu_share": share * processes}
+
+
 def _version(name: str) -> str | None:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -97,10 +137,12 @@ def _version(name: str) -> str | None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "prepare":
+    command, where = sys.argv[1], Path(sys.argv[2])
+    if command == "prepare":
         pin(max(os.sched_getaffinity(0)))
         os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        prepare(Path(sys.argv[2]))
+        prepare(where)
     else:
-        pin(int(sys.argv[5]))
-        print(json.dumps(measure(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))))
+        n_atoms, steps, *cores = map(int, sys.argv[3:])
+        pin(*cores)
+        print(json.dumps(measure(where, n_atoms, steps) if command == "time" else in_lammps(where, n_atoms, steps, len(cores))))

@@ -134,7 +134,9 @@ def relist(setup: Setup, field: Field, system: System, progress: Progress) -> Pr
 
 
 @partial(jax.jit, static_argnames=("setup",))
-def advance(setup: Setup, field: Field, system: System, conditions: Conditions, progress: Progress, until: Array) -> Progress:
+def advance(
+    setup: Setup, field: Field, system: System, conditions: Conditions, progress: Progress, until: Array
+) -> tuple[Progress, Sample]:
     """To step `until`, or to where every structure has stopped, or where the list overflowed (check: then discard the result)."""
     length, several = field.cutoff + setup.skin, system.n_structures > 1
 
@@ -170,10 +172,10 @@ def advance(setup: Setup, field: Field, system: System, conditions: Conditions, 
             jnp.where(trips, new.step, p.stopped_at), offending, shown, p.rebuilds + old.astype(jnp.int32),
         )  # fmt: skip
 
-    return lax.while_loop(going, step, progress)
+    there = lax.while_loop(going, step, progress)
+    return there, sample(setup, system, conditions, there.state)
 
 
-@partial(jax.jit, static_argnames=("setup",))
 def sample(setup: Setup, system: System, conditions: Conditions, state: State) -> Sample:
     """What the table says about this moment."""
     ensemble = setup.ensemble

@@ -52,7 +52,7 @@ Array = jax.Array
 Algorithm = Literal["lbfgs", "fire"]
 Cell = Literal["fixed", "isotropic", "flexible"]
 METHODS: dict[str, Method] = {"fire": FIRE, "lbfgs": LBFGS}
-NOISE = {"float32": 1e-6, "float64": 1e-9}
+NOISE = {"float32": 1e-5, "float64": 1e-9}
 """eV an atom by which an energy may be above the lowest so far: rounding."""
 TRIES = 20
 """Steps that may be taken back one after the other, each half as long as the last."""
@@ -306,14 +306,15 @@ def deformed(system: System, goal: Goal, x: Vector) -> tuple[Array, Array, Array
 def evaluate(setup: Setup, field: Field, system: System, goal: Goal, x: Vector, neighbours: NeighbourList) -> Point:
     """Everything at x."""
     deformation, positions, cell = deformed(system, goal, x)
-    out = field.evaluate(system, neighbours, positions, cell)
-    volume, force = volumes(cell), out.forces * system.movable
+    out, inverse = field.evaluate(system, neighbours, positions, cell), jnp.linalg.inv(deformation)
+    volume = volumes(cell)
     work = goal.pressure * volume
     down = -jnp.einsum("ac,acd->ad", out.forces, deformation[system.structure], precision="highest") * system.movable
+    force = jnp.einsum("ac,acd->ad", down, inverse[system.structure], precision="highest")
     pull, stress = jnp.zeros_like(cell), jnp.zeros_like(volume)
     if setup.cell != "fixed":
         w = out.virial + work[:, None, None] * jnp.eye(3, dtype=cell.dtype)[None]
-        half = jnp.linalg.solve(deformation, w)
+        half = jnp.einsum("scd,sde->sce", inverse, w, precision="highest")
         slope = project(setup, 0.5 * (half + half.transpose(0, 2, 1)))
         pull = slope / goal.factor[:, None, None]
         left = slope if setup.cell == "flexible" and not np.all(setup.components) else project(setup, w)
@@ -428,18 +429,18 @@ class _Batch:
 
     def _advance(self, until: int) -> None:
         """A block of steps; one that overflowed is thrown away and repeated with more room."""
-        where = self.system, self.progress.point.positions, self.progress.point.cell, self.length
+        where, shrink = (self.system, self.progress.point.positions, self.progress.point.cell, self.length), self.shrink
         while True:
             attempt = advance(self.setup, self.field, self.system, self.goal, self.progress, jnp.asarray(until, dtype=jnp.int32))
             if not bool(attempt.neighbours.overflow):
                 self.progress = attempt
                 return
             if not bool(attempt.neighbours.needs.fits):
-                self.shrink += SHRINK
+                shrink = min(shrink + SHRINK, 0.9)
             while bool(attempt.neighbours.overflow):
                 needs = attempt.neighbours.needs
                 needs = replace(needs, slots=np.ceil(ROOM * np.asarray(needs.slots)).astype(np.int32))
-                plan = enlarge(self.setup.plan, needs, *where, shrink=self.shrink)
+                plan = enlarge(self.setup.plan, needs, *where, shrink=shrink)
                 self.setup = self.setup._replace(plan=plan)
                 attempt = relist(self.setup, self.field, self.system, self.progress)
             self.progress = attempt
@@ -473,7 +474,7 @@ class _Batch:
             left += f"; {broken} of the steps led to where energy, forces or stress are not numbers, and were taken back"
         reasons = {
             NOT_FINITE: f"stopped at step {steps}: energy, forces or stress are not numbers",
-            STUCK: f"stopped at step {steps}: the energy does not fall along the forces",
+            STUCK: f"stopped at step {steps}: the energy does not fall along the forces (in {self.field.precision})",
             SWOLLEN: f"stopped at step {steps}: the volume has changed {SWELLING:g} times",
         }
         how = f"converged in {steps} steps" if converged else reasons.get(why, f"not converged in {steps} steps")

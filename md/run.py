@@ -94,17 +94,17 @@ class Run:
     ) -> Progress:
         """`pending` is a state whose frames and rows are still to be written: done while the device works on the next block."""
         chosen, step = self.chosen, int(progress.state.step)
-        pending: Progress | None = None
+        pending: tuple[Progress, Sample] | None = None
         saved, checkpointed = time.perf_counter(), step
         alive = np.asarray(progress.alive)
         try:
             while step < chosen.steps and alive.any():
                 until = self._next_stop(step)
-                attempt = engine.advance(
+                attempt, sampled = engine.advance(
                     self.setup, self.field, self.system, self.conditions, progress, jnp.asarray(until, dtype=jnp.int32)
                 )
                 if pending is not None:
-                    self._write(pending, output)
+                    self._write(*pending, output)
                     pending = None
                     if time.perf_counter() - saved >= chosen.checkpoint_s:
                         self._save(progress, output, began)
@@ -113,15 +113,15 @@ class Run:
                     progress = self._enlarged(progress, attempt)
                     continue
                 progress, step, alive = attempt, until, np.asarray(attempt.alive)
-                pending = progress
+                pending = progress, sampled
                 if report is not None and step:
                     report(step, chosen.steps)
         except KeyboardInterrupt as error:
             if pending is not None:
-                self._write(pending, output)
+                self._write(*pending, output)
             raise self._interruption(progress, output, began) from error
         if pending is not None:
-            self._write(pending, output)
+            self._write(*pending, output)
         if checkpointed < step:
             self._save(progress, output, began)
         return progress
@@ -157,20 +157,17 @@ class Run:
             virial=np.asarray(state.virial[k]), step=step, time_ps=step * self.chosen.timestep_fs * 1e-3,
         )  # fmt: skip
 
-    def _write(self, progress: Progress, output: Output) -> None:
+    def _write(self, progress: Progress, sampled: Sample, output: Output) -> None:
         """Frames and rows due at this step; a structure that has stopped is written no more."""
         c, step = self.chosen, int(progress.state.step)
         last = step == c.steps
-        state = jax.device_get(progress.state)
-        framed = step % c.interval == 0 or last
+        framed = (step % c.interval == 0 or last) and self.paths[0].trajectory is not None
         logged = step % (c.log_interval or c.interval) == 0 or last
-        sampled: Sample | None = None
-        if logged:
-            sampled = jax.device_get(engine.sample(self.setup, self.system, self.conditions, progress.state))
-        alive, rebuilds = np.asarray(progress.alive), int(progress.rebuilds)
-        for k in np.flatnonzero(alive).tolist():
-            frame = self._frame(k, state, step) if framed and self.paths[k].trajectory is not None else None
-            row = None if sampled is None else self._row(sampled, k, step, rebuilds)
+        state = jax.device_get(progress.state) if framed else progress.state
+        sampled, rebuilds = jax.device_get(sampled), int(progress.rebuilds)
+        for k in np.flatnonzero(np.asarray(progress.alive)).tolist():
+            frame = self._frame(k, state, step) if framed else None
+            row = self._row(sampled, k, step, rebuilds) if logged else None
             if row is not None:
                 self.rows[k].append(row)
             output.add(k, frame, row)

@@ -1,8 +1,8 @@
 """Before the first step: what may move, how many degrees of freedom that is, and velocities drawn or checked.
 
 NVE, Nosé–Hoover and Bussi conserve the total momentum, molecules (no periodicity) the total angular momentum as well. Where
-that is so and both are zero, 3, 6 (or 5, linear) degrees of freedom never move and are not counted. Langevin moves them all,
-unless asked not to.
+that is so and both are zero, 3 or 6 degrees of freedom never move and are not counted: 5 for two atoms, but 6 for more in a line,
+which soon bend and then stay in a plane. Langevin moves them all, unless asked not to.
 """
 
 from __future__ import annotations

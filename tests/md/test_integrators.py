@@ -1,16 +1,18 @@
 """The integrators against theory: other integrators, time reversal, order in dt, and the distributions each ensemble must have.
 
-Two drivers. `simulate` is what users run. `Rig` runs the same equations of motion (`begin`, `move`, `finish`, `sample` of the engine)
-of many small replicas without neighbour lists, on forces that are none, harmonic, or all pairs by minimum image: what is exact for
-these is compared with the closed form, and enough samples are had in seconds. `test_simulate_is_the_rig` ties the two together.
+Two drivers. `simulate` is what users run. `Rig` runs the same equations of motion (`move`, `finish`, `sample` of the engine) for
+many small replicas without neighbour lists, on forces that are none, harmonic, or all pairs by minimum image: closed forms are
+exact for these, and enough samples are had in seconds. `test_simulate_is_the_rig` ties the two together.
 
-Statistics: every replica gives one number, the error is that of their mean, and 4.5 of it are allowed. Seeds are fixed. `precise` bounds
-the error itself, so that a test cannot pass by being vague.
+Statistics: every replica gives one number, the error is that of their mean, and 4.5 of it are allowed. Seeds are fixed. `precise`
+bounds the error itself, so that a test cannot pass by being vague.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -30,12 +32,13 @@ from scipy.stats import gamma, kstest, norm
 
 from adatom.md import engine, simulate
 from adatom.md.barostats import cell_components, cell_mass
-from adatom.md.config import settings
+from adatom.md.config import Settings
 from adatom.md.field import make_field
 from adatom.md.neighbours import Plan
 from adatom.md.output import Paths
-from adatom.md.simulate import _Prepared, _Run
-from adatom.md.state import CHAIN, State
+from adatom.md.prepare import Prepared
+from adatom.md.run import Run
+from adatom.md.state import State
 from adatom.md.velocities import motion
 from adatom.potential.pairwise import LennardJones
 
@@ -43,7 +46,7 @@ ARGON = LennardJones((18,), 0.0103, 3.4, 4.9)
 SIGMAS = 4.5
 
 
-# --- the rig -------------------------------------------------------------------------------------------------------------------
+# --- the rig --------------------------------------------------------------------------------------------------------------------
 
 
 def nothing(positions: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -65,7 +68,7 @@ def shear(positions: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array, 
 
 
 def pairs(positions: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """ARGON by minimum image, d(i→j) = r_j − r_i + S h. Forces and virial are sums of dE/dd: no derivative of the engine's."""
+    """ARGON by minimum image, d(i→j) = r_j − r_i + S h. dE/dd: no derivative of the engine's."""
     n = positions.shape[1]
     x = jnp.einsum("sic,scd->dsi", positions, jnp.linalg.inv(cell))
     x = x[:, :, None, :] - x[:, :, :, None]
@@ -80,7 +83,7 @@ def pairs(positions: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array, 
 
 
 class Table(NamedTuple):
-    """t rows of s replicas: engine.Sample (t, s), state (t, …), and of its atoms positions, velocities and forces (t, s, n, 3)."""
+    """t rows of s replicas: engine.Sample (t, s), state (t, …); its positions, velocities and forces (t, s, n, 3)."""
 
     sample: engine.Sample
     state: State
@@ -111,7 +114,8 @@ def drive(setup: Any, force: Any, system: Any, conditions: Any, state: State, ev
     def row(state: State, _: None) -> tuple[State, Table]:
         state = jax.lax.fori_loop(0, every, step, state)
         sample = engine.sample(setup, system, conditions, state)
-        return state, Table(sample, state, *(x[: s * n].reshape(s, n, 3) for x in (state.positions, state.velocities, state.forces)))
+        atoms = (x[: s * n].reshape(s, n, 3) for x in (state.positions, state.velocities, state.forces))
+        return state, Table(sample, state, *atoms)
 
     return jax.lax.scan(row, state, None, length=rows)
 
@@ -120,20 +124,15 @@ class Rig:
     """Replicas of `atoms` under settings; `state` is where they are. Every bookkeeping is `simulate`'s own."""
 
     def __init__(self, force: Any, atoms: ase.Atoms | list[ase.Atoms], *, replicas: int = 1, **given: Any) -> None:
-        structures = [x.copy() for x in (atoms if isinstance(atoms, list) else [atoms] * replicas)]
-        chosen = settings(**({"precision": "float64", "steps": 1, "ensemble": "nvt"} | given))
-        prepared = [_Prepared.of(x, s, len(structures), chosen) for s, x in enumerate(structures)]
-        run = _Run(make_field(ARGON, precision="float64"), prepared, chosen, [Paths(None, None)] * len(prepared), None, ())
+        structures = atoms if isinstance(atoms, list) else [atoms] * replicas
+        chosen = Settings(**({"precision": "float64", "steps": 1, "ensemble": "nvt"} | given))
+        prepared = [Prepared.of(x, s, len(structures), chosen) for s, x in enumerate(structures)]
+        run = Run(make_field(ARGON, precision="float64"), prepared, chosen, [Paths(None, None)] * len(prepared), None, ())
         self.force, self.system, self.conditions, self.rows = force, run.system, run.conditions, run.packed.rows
         self.setup = run.setup._replace(plan=Plan((1, 1, 1), (0, 0, 0), 1, ()), guards=())
         velocities = jnp.asarray(run.packed.spread([x.motion.velocities for x in prepared]))
         positions, cell = jnp.asarray(run.packed.positions), jnp.asarray(run.packed.cell)
-        none, tensor, chain = jnp.zeros(len(cell)), jnp.zeros_like(cell), jnp.zeros((len(cell), 2, CHAIN))
-        state = State(
-            step=jnp.zeros((), dtype=jnp.int32), positions=positions, velocities=velocities, forces=jnp.zeros_like(positions),
-            spread=jnp.zeros(len(positions)), cell=cell, cell_velocity=tensor, chain=chain, chain_velocity=chain, heat=none,
-            energy=none, virial=tensor, nearest=none,
-        )  # fmt: skip
+        state = replace(engine.begin(self.system, None, positions, velocities, cell).state, step=jnp.zeros((), dtype=jnp.int32))
         self.state = felt(force, self.system, state)
         self.freedoms = np.asarray(self.conditions.freedoms)
 
@@ -159,9 +158,10 @@ def agrees(per_replica: np.ndarray, expected: float, *, precise: float) -> None:
     """The mean over replicas (s,) is the expected one within 4.5 standard errors, and these are below `precise`."""
     x = np.asarray(per_replica, dtype=float)
     error = x.std(ddof=1) / np.sqrt(len(x))
-    print(f"{x.mean():.6g} ± {error:.2g}, expected {expected:.6g}: {(x.mean() - expected) / error:+.1f} σ, precise {error / precise:.2f}")
-    assert error <= precise, f"error {error:.3g} of {x.mean():.6g}: not precise enough to test anything"
-    assert abs(x.mean() - expected) < SIGMAS * error, f"{x.mean():.6g} ± {error:.2g}, not {expected:.6g}"
+    found = f"{x.mean():.6g} ± {error:.2g}, expected {expected:.6g}, {(x.mean() - expected) / error:+.1f} σ"
+    print(found)
+    assert error <= precise, f"{found}: not precise enough to test anything"
+    assert abs(x.mean() - expected) < SIGMAS * error, found
 
 
 def log_ratio_slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -189,18 +189,13 @@ def log_ratio_slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 def boltzmann(x: np.ndarray, y: np.ndarray, expected: float, *, precise: float) -> None:
     """The ratio of two distributions is exp(expected · e)."""
     slope, error = log_ratio_slope(x, y)
-    print(f"slope {slope / expected:.4f} ± {error / abs(expected):.4f}")
-    assert error < precise * abs(expected), f"{error / expected:.3f}: not precise enough to test anything"
-    assert abs(slope - expected) < SIGMAS * error, f"slope {slope / expected:.3f} ± {error / abs(expected):.3f} of the expected one"
+    found = f"slope {slope / expected:.3f} ± {error / abs(expected):.3f} of the expected one"
+    print(found)
+    assert error < precise * abs(expected), f"{found}: not precise enough to test anything"
+    assert abs(slope - expected) < SIGMAS * error, found
 
 
-@pytest.fixture(autouse=True)
-def _promotion() -> Iterator[None]:
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
-# --- simulate --------------------------------------------------------------------------------------------------------------------
+# --- simulate -------------------------------------------------------------------------------------------------------------------
 
 
 class ByHand(Calculator):
@@ -236,12 +231,19 @@ def hot_crystal(seed: int = 0) -> ase.Atoms:
     return atoms
 
 
-def nve(atoms: ase.Atoms, steps: int, **given: Any) -> Any:
+@contextmanager
+def quick_to_compile() -> Iterator[None]:
+    """Compiling is most of the work of a short run."""
     jax.config.update("jax_disable_most_optimizations", True)
     try:
-        return simulate(ARGON, atoms, ensemble="nve", steps=steps, timestep_fs=4.0, precision="float64", **given)
+        yield
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
+
+
+def nve(atoms: ase.Atoms, steps: int, *, timestep_fs: float = 4.0, **given: Any) -> Any:
+    with quick_to_compile():
+        return simulate(ARGON, atoms, ensemble="nve", steps=steps, timestep_fs=timestep_fs, precision="float64", **given)
 
 
 def test_nve_is_the_velocity_verlet_of_ase():
@@ -285,40 +287,32 @@ def test_images_and_lists_change_nothing():
 
 
 COUPLED = {
-    "langevin nvt": {},
-    "bussi isotropic": {"ensemble": "npt", "thermostat": "bussi"},
-    "nose-hoover flexible": {"ensemble": "npt", "thermostat": "nose-hoover", "barostat": "flexible"},
-    "langevin zz": {"ensemble": "npt", "barostat": "flexible", "components": ("zz",)},
+    "bussi isotropic": {"thermostat": "bussi"},
+    "nose-hoover flexible": {"thermostat": "nose-hoover", "barostat": "flexible"},
 }
 
 
 @pytest.mark.parametrize("name", COUPLED)
-def test_simulate_is_the_rig(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_simulate_is_the_rig(name: str):
     """40 steps of the program equal 40 of the rig: what holds for the rig below holds for `simulate`."""
-    given = {"timestep_fs": 4.0, "temperature_K": 80.0, "barostat_time_fs": 200.0, "seed": 5} | COUPLED[name]
-    given |= {"pressure_GPa": 0.3} if given.get("ensemble") == "npt" else {}
+    given = {"ensemble": "npt", "timestep_fs": 4.0, "temperature_K": 80.0, "pressure_GPa": 0.3, "seed": 5} | COUPLED[name]
+    given |= {"barostat_time_fs": 200.0}
     start = hot_crystal(3)
     start.set_velocities(start.get_velocities() - start.get_velocities().mean(axis=0))
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        out = simulate(ARGON, start, **({"ensemble": "nvt", "precision": "float64", "steps": 40, "skin": 1.0} | given))
-        rig = Rig(pairs, start, **given)
-        table = rig.run(4, 10)
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
-    rows = rig.rows[0]
+    with quick_to_compile():
+        out = simulate(ARGON, start, precision="float64", steps=40, skin=1.0, **given)
+    rig = Rig(pairs, start, **given)
+    table, rows = rig.run(4, 10), rig.rows[0]
     assert_allclose(out.atoms.positions, rig.state.positions[rows], rtol=0.0, atol=1e-9)
     assert_allclose(out.atoms.get_velocities(), rig.state.velocities[rows], rtol=0.0, atol=1e-10)
     assert_allclose(np.array(out.atoms.cell), rig.state.cell[0], rtol=0.0, atol=1e-10)
     for column, key in (("conserved_eV", "conserved"), ("pressure_GPa", "pressure"), ("potential_eV", "potential")):
         assert_allclose([getattr(r, column) for r in out.rows[1:]], getattr(table.sample, key)[:, 0], rtol=0.0, atol=1e-9)
-    unchanged = np.ones((3, 3), dtype=bool) if given.get("ensemble") != "npt" else np.zeros((3, 3), dtype=bool)
-    unchanged[:, :2] |= "components" in given
-    assert_array_equal(np.array(out.atoms.cell)[unchanged], np.array(start.cell)[unchanged])
-    assert np.abs(np.array(out.atoms.cell) - np.array(start.cell))[~unchanged].min(initial=1.0) > 1e-3
+    strain = np.linalg.solve(np.array(start.cell), np.array(out.atoms.cell)) - np.eye(3)
+    assert {"isotropic": 3, "flexible": 9}[name.split()[1]] == (np.abs(strain) > 1e-5).sum()
 
 
-# --- thermostats -----------------------------------------------------------------------------------------------------------------
+# --- thermostats ----------------------------------------------------------------------------------------------------------------
 
 
 def test_langevin_velocities_of_free_atoms():
@@ -382,7 +376,7 @@ def test_langevin_of_harmonic_oscillators_is_exact_at_long_timesteps():
     agrees(t.sample.kinetic.mean(axis=0) / kT, 6.0 * (1.0 - 0.36), precise=0.02)
 
 
-ROWS, REPLICAS = 150, 48
+ROWS, REPLICAS = 150, 32
 
 
 def fluctuation_order(rig: Rig, *, period_fs: float = 1200.0) -> None:
@@ -390,8 +384,8 @@ def fluctuation_order(rig: Rig, *, period_fs: float = 1200.0) -> None:
     strays = []
     for k in (1, 2):
         dt = period_fs / ROWS / k
-        again = Rig.__new__(Rig)
-        again.__dict__.update(rig.__dict__, conditions=replace(rig.conditions, timestep=jnp.asarray(dt * units.fs)), state=rig.state)
+        again = copy(rig)
+        again.conditions = replace(rig.conditions, timestep=jnp.asarray(dt * units.fs))
         conserved = again.run(ROWS, k).sample.conserved
         strays.append(float(np.sqrt(conserved.var(axis=0).mean())))
     print(f"strays {strays[0]:.3g} {strays[1]:.3g}: ratio {strays[0] / strays[1]:.3f}")
@@ -401,7 +395,7 @@ def fluctuation_order(rig: Rig, *, period_fs: float = 1200.0) -> None:
 
 @pytest.mark.parametrize("thermostat", ["langevin", "bussi", "nose-hoover"])
 def test_canonical_argon(thermostat: str):
-    """Solid argon, 32 atoms, at two temperatures: K/kT ~ Γ(N_f/2), −⟨Σ F·u⟩ = (3N − 3) kT, and P₂(U)/P₁(U) ∝ exp(−(β₂ − β₁) U).
+    """Solid argon, 32 atoms, at two temperatures: K/kT ~ Γ(N_f/2), −⟨Σ F·u⟩ = (3N − 3) kT, P₂(U)/P₁(U) ∝ exp(−(β₂ − β₁)U).
 
     u are displacements from lattice sites; the sum is the equipartition of coordinates, free of any error in the velocities.
     """
@@ -414,29 +408,31 @@ def test_canonical_argon(thermostat: str):
     assert_array_equal(rig.freedoms, freedoms)
     sites = np.asarray(rig.state.positions)[: 32 * REPLICAS].reshape(REPLICAS, 32, 3)
     rig.run(ROWS, 3)
-    t = rig.run(ROWS, 20)
+    t = rig.run(ROWS, 10)
     kT = units.kB * temperatures
     k = t.sample.kinetic / kT
-    agrees(k.mean(axis=0), 0.5 * freedoms, precise=0.004 * 0.5 * freedoms)
-    agrees(((k - 0.5 * freedoms) ** 2).mean(axis=0), 0.5 * freedoms, precise=0.04 * 0.5 * freedoms)
+    agrees(k.mean(axis=0), 0.5 * freedoms, precise=0.007 * 0.5 * freedoms)
+    agrees(((k - 0.5 * freedoms) ** 2).mean(axis=0), 0.5 * freedoms, precise=0.07 * 0.5 * freedoms)
     u = t.positions - sites
     assert np.abs(u - u.mean(axis=2, keepdims=True)).max() < 2.5, "an atom has left its site"
-    agrees(-(t.forces * u).sum(axis=(2, 3)).mean(axis=0) / kT, 93.0, precise=0.006 * 93.0)
+    agrees(-(t.forces * u).sum(axis=(2, 3)).mean(axis=0) / kT, 93.0, precise=0.008 * 93.0)
     half = REPLICAS // 2
-    boltzmann(t.sample.potential[:, :half], t.sample.potential[:, half:], 1.0 / kT[0] - 1.0 / kT[-1], precise=0.035)
+    boltzmann(t.sample.potential[:, :half], t.sample.potential[:, half:], 1.0 / kT[0] - 1.0 / kT[-1], precise=0.06)
     fluctuation_order(rig)
 
 
 def test_energy_of_nve_strays_by_the_square_of_the_timestep():
-    strays = [np.std([row.total_eV for row in nve(hot_crystal(4), n, timestep_fs=400.0 / n, interval=n // 50).rows]) for n in (50, 100)]
+    runs = [nve(hot_crystal(4), n, timestep_fs=400.0 / n, interval=n // 50).rows for n in (50, 100)]
+    strays = [np.std([row.total_eV for row in rows]) for rows in runs]
     assert strays[0] / strays[1] == pytest.approx(4.0, rel=0.1)
 
 
 def test_temperature_ramp():
-    """Free atoms follow the target from 300 to 600 K with the lag of the thermostat: T ← c² T + (1 − c²) T_target at every step."""
+    """Free atoms follow the target from 300 to 600 K with the lag of the thermostat: T ← c² T + (1 − c²) T_target a step."""
     rig = Rig(
-        nothing, gas(4), replicas=1000, steps=60, temperature_K=300.0, temperature_end_K=600.0, timestep_fs=10.0, thermostat_time_fs=60.0
-    )
+        nothing, gas(4), replicas=1000, steps=60, temperature_K=300.0, temperature_end_K=600.0, timestep_fs=10.0,
+        thermostat_time_fs=60.0,
+    )  # fmt: skip
     t, square = rig.run(60), np.exp(-2.0 * 10.0 / 60.0)
     expected = [300.0]
     for step in range(60):
@@ -464,7 +460,7 @@ def test_berendsen_relaxes_exponentially():
     assert_allclose(t.sample.pressure[-1], 0.02, rtol=1e-3)
 
 
-# --- degrees of freedom ----------------------------------------------------------------------------------------------------------
+# --- degrees of freedom ---------------------------------------------------------------------------------------------------------
 
 
 def fixed(atoms: ase.Atoms, *constraints: Any) -> ase.Atoms:
@@ -502,7 +498,7 @@ def test_degrees_of_freedom(name: str):
 
 
 def springs(positions: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A straight molecule of three atoms, 1.2 Å apart: stiff bonds, ½ 40 (r − 1.2)² eV, and ½ 10 (r − 2.4)² between its ends."""
+    """A straight molecule of three atoms, 1.2 Å apart: bonds ½ 40 (r − 1.2)² eV, and ½ 10 (r − 2.4)² between the ends."""
 
     def energy(x: jax.Array) -> jax.Array:
         ab, bc, ac = (jnp.sqrt(((x[:, i] - x[:, j]) ** 2).sum(axis=1)) for i, j in ((0, 1), (1, 2), (0, 2)))
@@ -512,21 +508,20 @@ def springs(positions: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array
     return value, -pull(jnp.ones_like(value))[0], jnp.zeros_like(cell)
 
 
-def test_a_straight_molecule_under_bussi_is_not_too_hot():
-    """Without angular momentum three atoms move in a plane: 3 degrees of freedom, ½ kT of kinetic energy and of potential per bond."""
+def test_a_straight_molecule_has_three_degrees_of_freedom():
+    """Without angular momentum three atoms stay in one plane, in which they have 6 − 2 − 1: not the 4 of the drawn velocities."""
     atoms = ase.Atoms("Ar3", [[0.0, 0.0, -1.2], [0.0, 0.0, 0.0], [0.0, 0.0, 1.2]])
-    rig = Rig(springs, atoms, replicas=200, temperature_K=300.0, timestep_fs=4.0, thermostat="bussi", thermostat_time_fs=100.0)
-    rig.run(200, 10)
-    t = rig.run(200, 10)
-    r = t.positions
-    turning = np.cross(r - r.mean(axis=2, keepdims=True), t.velocities).sum(axis=2)
-    assert np.abs(turning).max() < 1e-9
-    ends = np.argsort(rig.rows[0])
-    bond = np.linalg.norm(r[:, :, ends[0]] - r[:, :, ends[1]], axis=-1) - 1.2
-    print(rig.rows[0], (40.0 * bond**2).mean() / (units.kB * 300.0), t.sample.kinetic.mean() / (units.kB * 300.0))
+    rig = Rig(springs, atoms, replicas=5, temperature_K=300.0, timestep_fs=4.0, thermostat="bussi", thermostat_time_fs=100.0)
+    t = rig.run(40, 10)
+    r, v = t.positions, t.velocities
+    assert np.abs(np.cross(r - r.mean(axis=2, keepdims=True), v).sum(axis=2)).max() < 1e-10
+    for s in range(5):
+        *in_plane, across = np.linalg.svd(v[:, s].reshape(-1, 3), compute_uv=False)
+        assert across < 1e-9 * min(in_plane)
+    assert_array_equal(rig.freedoms, 3.0)
 
 
-# --- barostats -------------------------------------------------------------------------------------------------------------------
+# --- barostats ------------------------------------------------------------------------------------------------------------------
 
 IDEAL: dict[str, tuple[Any, dict[str, Any]]] = {
     "langevin isotropic": (nothing, {}),
@@ -540,15 +535,18 @@ IDEAL: dict[str, tuple[Any, dict[str, Any]]] = {
 def test_volume_of_the_ideal_gas(name: str):
     """p V/kT ~ Γ(n + 1), with n = N where all atoms move freely and n = N − 1 where the centre of mass is held.
 
-    N free atoms have the configuration integral V^N, and P(V) ∝ V^N exp(−pV/kT): ⟨V⟩ = (N + 1) kT/p. With total momentum zero
-    the centre of mass keeps its place relative to the cell; N − 1 relative vectors remain, V^(N−1), ⟨V⟩ = N kT/p.
+    N free atoms have the configuration integral V^N, so P(V) ∝ V^N exp(−pV/kT) and ⟨V⟩ = (N + 1) kT/p. With total momentum
+    zero the centre of mass keeps its place relative to the cell; N − 1 relative vectors remain: V^(N−1), ⟨V⟩ = N kT/p.
 
-    The equations of motion agree: with N_f = 3n the divergence of dr/dt is n tr(v_g), that of dv/dt −n tr(v_g) − tr(v_g), that
-    of dh/dt m tr(v_g), for a cell with m lengths that change along each direction that does (3 flexible, 1 for zz; isotropic: of V itself,
-    1). As d ln V/dt = tr(v_g), the invariant measure is V^(1−m) dh dr dv dv_g, which is dV times that of the shape, dr dv dv_g.
+    The equations of motion agree. With N_f = 3n, and m lengths of the cell changing along each direction that changes at all (3
+    for a full cell h, 1 for `zz` and for V itself), the divergence of the flow is
 
-    For the flexible cell the shape has to be held, here by c tr(hᵀh)/V^⅔. With the lengths V^⅓ exp(a_k), Σ a_k = 0, of its principal axes,
-    its measure is Π_{k<l} |sinh(a_k − a_l)| da₁ da₂ (Haar's of SL(3)).
+        n tr(v_g) [dr/dt]  −  (n + 1) tr(v_g) [dv/dt]  +  m tr(v_g) [dh/dt]  =  (m − 1) d ln V/dt
+
+    so V^(1−m) dh dr dv dv_g is invariant: dV dr dv dv_g, times a measure of the shape alone.
+
+    The shape of a flexible cell has to be held, here by c tr(hᵀh)/V^⅔. For principal axes V^⅓ exp(a_k), Σ a_k = 0, its measure is
+    Π_{k<l} |sinh(a_k − a_l)| da₁ da₂, Haar's of SL(3).
     """
     n, kT, pressure = 4, units.kB * 300.0, 1e-3 * units.GPa
     force, given = IDEAL[name]
@@ -561,17 +559,17 @@ def test_volume_of_the_ideal_gas(name: str):
     )  # fmt: skip
     assert_array_equal(rig.freedoms, 9.0 if "bussi" in name else np.repeat([12.0, 9.0 if half else 12.0], 50))
     rig.run(200)
-    t = rig.run(200, 20)
+    t = rig.run(200, 15)
     components = cell_components(rig.setup.ensemble)
     moving = cell_mass(rig.conditions, rig.conditions.thermal[:, 0])[None, :] * (t.state.cell_velocity**2).sum(axis=(2, 3))
     for own in (np.arange(50), np.arange(50, 100)):
         shape = rig.freedoms[own[0]] / 3.0 + 1.0
         x = t.sample.volume[:, own] * pressure / kT
-        agrees(x.mean(axis=0), shape, precise=0.01 * shape)
-        agrees(((x - shape) ** 2).mean(axis=0), shape, precise=0.04 * shape)
+        agrees(x.mean(axis=0), shape, precise=0.012 * shape)
+        agrees(((x - shape) ** 2).mean(axis=0), shape, precise=0.05 * shape)
         agrees(t.sample.pressure[:, own].mean(axis=0), 1e-3, precise=0.03e-3)
         assert kstest(x[::50].ravel(), gamma(shape).cdf).pvalue > 1e-4
-        agrees(moving[:, own].mean(axis=0) / kT, components, precise=0.02 * components)
+        agrees(moving[:, own].mean(axis=0) / kT, components, precise=0.03 * components)
     if name == "langevin flexible":
         a, b = np.meshgrid(*[np.linspace(-3.0, 3.0, 601)] * 2, indexing="ij")
         lengths = np.stack([a, b, -a - b])
@@ -587,29 +585,32 @@ PRESSURES = (0.10, 0.16)
 
 @pytest.mark.parametrize("name", ["nose-hoover isotropic", "nose-hoover flexible", "bussi isotropic", "langevin flexible"])
 def test_isothermal_isobaric_argon(name: str):
-    """Solid argon at two pressures: every component of the mean internal pressure is the target, P₂(V)/P₁(V) ∝ exp(−(p₂ − p₁)V/kT),
-    ⟨δV²⟩ = −kT ∂⟨V⟩/∂p, kT/2 for each degree of freedom of atoms and cell, and a cell that keeps its shape or does not turn."""
+    """Solid argon at two pressures: what every member of the ensemble must show.
+
+    Each component of the mean internal pressure is the target; P₂(V)/P₁(V) ∝ exp(−(p₂ − p₁)V/kT); ⟨δV²⟩ = −kT ∂⟨V⟩/∂p; kT/2 for
+    each degree of freedom of atoms and cell; an isotropic cell keeps its shape, a flexible one does not turn.
+    """
     thermostat, barostat = name.split()
     half, kT = REPLICAS // 2, units.kB * 60.0
     pressures = np.repeat(PRESSURES, half)
     rig = Rig(
         pairs, solid(), replicas=REPLICAS, ensemble="npt", thermostat=thermostat, barostat=barostat, temperature_K=60.0,
-        pressure_GPa=tuple(pressures), timestep_fs=8.0, thermostat_time_fs=150.0, barostat_time_fs=300.0,
+        pressure_GPa=tuple(pressures), timestep_fs=8.0, thermostat_time_fs=150.0, barostat_time_fs=1000.0,
     )  # fmt: skip
-    rig.run(ROWS, 6)
-    t = rig.run(ROWS, 20)
+    rig.run(ROWS, 4)
+    t = rig.run(ROWS, 20 if thermostat == "bussi" else 10)  # bussi leaves the heat of the cell to the atoms
     freedoms = 96.0 if thermostat == "langevin" else 93.0
-    agrees(t.sample.kinetic.mean(axis=0) / kT, 0.5 * freedoms, precise=0.004 * 0.5 * freedoms)
+    agrees(t.sample.kinetic.mean(axis=0) / kT, 0.5 * freedoms, precise=0.008 * 0.5 * freedoms)
     components = cell_components(rig.setup.ensemble)
     assert components == (1.0 if barostat == "isotropic" else 6.0)
     moving = cell_mass(rig.conditions, rig.conditions.thermal[:, 0])[None, :] * (t.state.cell_velocity**2).sum(axis=(2, 3))
-    agrees(moving.mean(axis=0) / kT, components, precise=0.04 * components)
-    agrees(t.sample.pressure.mean(axis=0) - pressures, 0.0, precise=0.001)
+    agrees(moving.mean(axis=0) / kT, components, precise=0.1 * components)
+    agrees(t.sample.pressure.mean(axis=0) - pressures, 0.0, precise=0.0005)
     volume = t.sample.volume
-    boltzmann(volume[:, :half], volume[:, half:], -(PRESSURES[1] - PRESSURES[0]) * units.GPa / kT, precise=0.05)
+    boltzmann(volume[:, :half], volume[:, half:], -(PRESSURES[1] - PRESSURES[0]) * units.GPa / kT, precise=0.08)
     means = volume[:, :half].mean(), volume[:, half:].mean()
     compressed = kT * (means[0] - means[1]) / ((PRESSURES[1] - PRESSURES[0]) * units.GPa)
-    assert 0.5 * (volume[:, :half].var() + volume[:, half:].var()) == pytest.approx(compressed, rel=0.1)
+    assert 0.5 * (volume[:, :half].var() + volume[:, half:].var()) == pytest.approx(compressed, rel=0.15)
     h, v_g = t.state.cell, t.state.cell_velocity
     if barostat == "isotropic":
         assert_allclose(h / np.cbrt(volume)[..., None, None], np.broadcast_to(np.eye(3), h.shape), atol=1e-12)
@@ -617,6 +618,6 @@ def test_isothermal_isobaric_argon(name: str):
         for c in range(3):
             for d in range(c + 1):
                 excess = -t.sample.stress[:, :, c, d].mean(axis=0) - (pressures if c == d else 0.0)
-                agrees(excess, 0.0, precise=0.002)
+                agrees(excess, 0.0, precise=0.0008)
         assert_allclose(v_g, v_g.swapaxes(2, 3), rtol=0.0, atol=1e-15)
     fluctuation_order(rig)

@@ -21,13 +21,13 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from helpers import FAST, evaluate, make_potential, symmetry_functions
 from numpy.testing import assert_allclose, assert_array_equal
 
-from adatom.md import lbfgs
+from adatom.md import neighbours
 from adatom.md import relax as relaxation
 from adatom.md.fire import Vector, add, dot
 from adatom.md.lbfgs import LBFGS, MEMORY
 from adatom.md.relax import relax
 from adatom.md.system import pack
-from adatom.potential import AdatomCalculator, from_atoms
+from adatom.potential import from_atoms
 from adatom.potential.pairwise import Morse
 
 MORSE = Morse((29,), 0.35, 1.4, 2.8, 5.0)
@@ -41,6 +41,7 @@ def _quick_to_compile():
         for name in ("begin", "advance", "relist"):
             plain = getattr(relaxation, name).__wrapped__
             patch.setattr(relaxation, name, jax.jit(plain, static_argnames=("setup",), compiler_options=FAST))
+        patch.setattr(neighbours, "_build", jax.jit(neighbours.build, static_argnames=("plan", "length"), compiler_options=FAST))
         yield
 
 
@@ -89,7 +90,7 @@ SHEAR = np.array([[0.03, 0.02, -0.01], [0.02, -0.04, 0.03], [-0.01, 0.03, 0.02]]
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "cell", "pressure_GPa"), [("lbfgs", "flexible", 4.0), ("fire", "flexible", 0.0), ("fire", "isotropic", -2.0)]
+    ("algorithm", "cell", "pressure_GPa"), [("lbfgs", "flexible", 4.0), ("fire", "flexible", 0.0), ("lbfgs", "isotropic", -2.0)]
 )
 def test_cell_and_atoms_as_ase(algorithm, cell, pressure_GPa):
     atoms = copper() if cell == "isotropic" else strained(copper(), SHEAR)
@@ -117,36 +118,62 @@ def bulk_cell(atoms):
     return [a, a, a, 90.0, 90.0, 90.0]
 
 
-def test_trained_model_as_ase():
-    """Random weights, of which diamond is a minimum."""
-    potential = make_potential((14,), symmetry_functions(), min_distance=2.2)
-    atoms = bulk("Si", cubic=True, a=5.2)
-    atoms.rattle(0.03, seed=1)
-    want = with_ase(atoms, AdatomCalculator(potential, dtype="float64"), pressure_GPa=0.0, fmax=1e-3)
-    got = relax(potential, atoms, cell="flexible", **TIGHT)
+def test_trained_model():
+    """Random weights, of which this crystal is a minimum in this cell; in the default precision."""
+    potential = make_potential((14,), symmetry_functions(n_angular=0), seed=8, min_distance=2.2)
+    perfect = bulk("Si", cubic=True, a=4.8)
+    rattled = perfect.copy()
+    rattled.rattle(0.05, seed=1)
+    got = relax(potential, rattled, max_force_eV_A=2e-3)
     assert got.converged
-    assert_allclose(got.energy, want.get_potential_energy(), rtol=0.0, atol=1e-5)
-    assert_allclose(got.atoms.cell.cellpar(), want.cell.cellpar(), rtol=2e-3)
-    rough = relax(potential, atoms, cell="flexible", precision="float32", max_force_eV_A=1e-3)
-    assert rough.converged
-    assert_allclose(rough.energy, got.energy, rtol=0.0, atol=1e-4)
+    assert math.isnan(got.max_stress_GPa)
+    assert_array_equal(got.atoms.cell.array, perfect.cell.array)
+    moved = got.atoms.positions - perfect.positions
+    assert_allclose(moved, np.tile(moved.mean(axis=0), (8, 1)), atol=1e-3)
+    want = evaluate(potential.model, potential.params, from_atoms(perfect))
+    assert_allclose(got.energy, want.energy, rtol=0.0, atol=1e-4)
+    assert_allclose(got.atoms.get_stress(voigt=False), want.stress, atol=1e-4)
 
 
-def test_fire_is_step_by_step_that_of_ase(tmp_path):
-    atoms = copper(amplitude=0.03, seed=5)
-    theirs = atoms.copy()
-    theirs.calc, energies = Analytic(MORSE), []
-    for _ in FIRE2(theirs, logfile=None, maxstep=10.0).irun(fmax=1e-9, steps=60):
-        energies.append(theirs.get_potential_energy())
-    file = tmp_path / "fire.extxyz"
-    got = relax(MORSE, atoms, algorithm="fire", precision="float64", max_force_eV_A=1e-9, max_steps=60, trajectory=file)
-    ours = [x.get_potential_energy() for x in read(file, ":")]
-    assert np.any(np.diff(ours) > 0.0), "the way never led up: not all of FIRE was tried"
-    assert_allclose(ours, energies, rtol=0.0, atol=1e-11)
-    assert_allclose(got.atoms.positions, theirs.positions, atol=1e-9)
+def fire(atoms, steps):
+    """The energies of FIRE 2.0, in so many words; and how often the way led up."""
+    dt, mixing, downhill, turns = 0.1, 0.25, 0, 0
+    v, energies = np.zeros((len(atoms), 3)), []
+    for _ in range(steps + 1):
+        energies.append(atoms.get_potential_energy())
+        force, back = atoms.get_forces(), 0.0
+        if v.any() and (force * v).sum() <= 0.0:
+            dt, mixing, downhill, turns = max(0.5 * dt, 2e-3), 0.25, 0, turns + 1
+            v, back = 0.0 * v, -0.5 * dt * v
+        elif v.any():
+            downhill += 1
+            if downhill > 20:
+                dt, mixing = min(1.1 * dt, 1.0), 0.99 * mixing
+        v = v + dt * force
+        v = (1.0 - mixing) * v + mixing * np.linalg.norm(v) * force / np.linalg.norm(force)
+        atoms.positions += back + dt * v
+    return energies, turns
 
 
-def test_lbfgs_is_the_update_formula(monkeypatch):
+def test_fire_is_its_formula(tmp_path):
+    """Step by step; and that of ASE until the way leads up."""
+    atoms, theirs, words = (copper(amplitude=0.03, seed=5) for _ in range(3))
+    theirs.calc, words.calc = Analytic(MORSE), Analytic(MORSE)
+    in_ase = []
+    for _ in FIRE2(theirs, logfile=None, maxstep=10.0).irun(fmax=1e-9, steps=7):
+        in_ase.append(theirs.get_potential_energy())
+    want, turns = fire(words, 60)
+    relax(
+        MORSE, atoms, algorithm="fire", precision="float64", max_force_eV_A=1e-9, max_steps=60,
+        trajectory=tmp_path / "fire.extxyz",
+    )  # fmt: skip
+    got = [x.get_potential_energy() for x in read(tmp_path / "fire.extxyz", ":")]
+    assert turns > 0
+    assert_allclose(got, want, rtol=0.0, atol=1e-11)
+    assert_allclose(got[:8], in_ase, rtol=0.0, atol=1e-11)
+
+
+def test_lbfgs_is_the_update_formula():
     """The two-loop recursion of more pairs than there is memory for, against dense matrices H ← Vᵀ H V + ρ s sᵀ."""
     atoms = [copper(), copper()]
     system = jax.device_put(pack(atoms, (29,), movable=[np.ones((4, 3))] * 2, block=None).system)
@@ -162,6 +189,7 @@ def test_lbfgs_is_the_update_formula(monkeypatch):
     def row(x, s):
         return np.concatenate([np.asarray(x.atoms)[np.asarray(system.structure) == s].ravel(), np.asarray(x.cell[s]).ravel()])
 
+    learn, propose = jax.jit(LBFGS.learn), jax.jit(LBFGS.propose)
     hessians = [a @ a.T + np.eye(n) for a in rng.normal(size=(2, n, n))]
     gradient = vector(rng.normal(size=(2, n)))
     memory, pairs = LBFGS.init(system, gradient), []
@@ -169,11 +197,11 @@ def test_lbfgs_is_the_update_formula(monkeypatch):
         step = vector(1e-2 * rng.normal(size=(2, n)))
         change = vector(np.stack([hessians[s] @ row(step, s) for s in range(2)]))
         after = add(gradient, change)
-        memory = LBFGS.learn(system, memory, step, gradient, after, jnp.ones(2, dtype=bool))
+        memory = learn(system, memory, step, gradient, after, jnp.ones(2, dtype=bool))
         pairs.append((step, change))
         gradient = after
     small = jax.tree.map(lambda x: 1e-4 * x, gradient)
-    _, got = LBFGS.propose(system, memory, small)
+    _, got = propose(system, memory, small)
     for s in range(2):
         rows = [(row(x, s), row(y, s)) for x, y in pairs[-MEMORY:]]
         x, y = rows[-1]
@@ -185,45 +213,41 @@ def test_lbfgs_is_the_update_formula(monkeypatch):
         assert_allclose(row(got, s), want, rtol=1e-9, atol=1e-12)
     # a step of the second structure that leads up twice: its older pairs are forgotten, not those of the first
     for _ in range(2):
-        memory = LBFGS.learn(system, memory, step, gradient, add(gradient, change), jnp.array([True, False]))
+        memory = learn(system, memory, step, gradient, add(gradient, change), jnp.array([True, False]))
     assert (np.asarray(memory.weight)[:, 0] > 0.0).sum() == MEMORY
     assert (np.asarray(memory.weight)[:, 1] > 0.0).sum() == 1
     # and one along which the curvature is negative: all of them, and the scale is its inverse
-    memory = LBFGS.learn(system, memory, step, gradient, add(gradient, jax.tree.map(lambda x: -0.5 * x, step)), jnp.ones(2, dtype=bool))
+    after = add(gradient, jax.tree.map(lambda x: -2.0 * x, step))
+    memory = learn(system, memory, step, gradient, after, jnp.ones(2, dtype=bool))
     assert not np.asarray(memory.weight).any()
-    assert_allclose(memory.scale, min(2.0, lbfgs.LARGEST_SCALE))
-    assert (np.asarray(dot(system, LBFGS.propose(system, memory, gradient)[1], gradient)) < 0.0).all()
+    assert_allclose(memory.scale, 0.5)
+    assert (np.asarray(dot(system, propose(system, memory, gradient)[1], gradient)) < 0.0).all()
 
 
 def test_a_batch_is_as_its_members_alone():
-    """Each with its own pressure; a supercell needs as many steps as its cell."""
-    one = strained(copper(seed=2), 0.3 * SHEAR)
+    """A supercell needs as many steps as its cell; and the pressure of each is the slope of its energy."""
+    one, pressures = strained(copper(), SHEAR), (-1.0, 1.0, -1.0)
     batch = [one, copper(3.55, seed=3), one * (2, 1, 1)]
-    together = relax(MORSE, batch, cell="flexible", pressure_GPa=[0.0, 3.0, 0.0], **TIGHT)
-    for s, pressure in ((0, 0.0), (1, 3.0)):
-        alone = relax(MORSE, batch[s], cell="flexible", pressure_GPa=pressure, **TIGHT)
-        assert together[s].steps == alone.steps
-        assert_allclose(together[s].enthalpy, alone.enthalpy, rtol=0.0, atol=1e-9)
-        assert_allclose(together[s].atoms.positions, alone.atoms.positions, atol=1e-6)
-        assert_allclose(together[s].atoms.get_forces(), alone.atoms.get_forces(), atol=1e-6)
+    together = relax(MORSE, batch, cell="flexible", pressure_GPa=pressures, **TIGHT)
+    assert all(x.converged for x in together)
+    alone = relax(MORSE, one, cell="flexible", pressure_GPa=-1.0, **TIGHT)
+    assert together[0].steps == alone.steps
+    assert_allclose(together[0].enthalpy, alone.enthalpy, rtol=0.0, atol=1e-9)
+    assert_allclose(together[0].atoms.positions, alone.atoms.positions, atol=1e-6)
+    assert_allclose(together[0].atoms.get_forces(), alone.atoms.get_forces(), atol=1e-6)
     assert len({x.steps for x in together}) > 1, "all stop at once: freezing is not tried"
-    assert together[2].converged
     assert together[2].steps == together[0].steps
     assert_allclose(together[2].energy, 2.0 * together[0].energy, rtol=0.0, atol=1e-9)
+    volumes = [x.atoms.get_volume() for x in together]
 
+    def perfect(volume):
+        return energy(bulk("Cu", cubic=True, a=volume ** (1.0 / 3.0)))
 
-def test_pressure_is_the_slope_of_the_energy():
-    pressures = np.array([-1.0, 0.0, 1.0])
-    found = relax(MORSE, [copper()] * 3, cell="isotropic", pressure_GPa=pressures, **TIGHT)
-    volumes = np.array([x.atoms.get_volume() for x in found])
-    for x, pressure in zip(found, pressures, strict=True):
-        v, h = x.atoms.get_volume(), 1e-4
-        ends = [energy(bulk("Cu", cubic=True, a=(v * (1.0 + d)) ** (1.0 / 3.0))) for d in (-h, h)]
-        assert_allclose(-(ends[1] - ends[0]) / (2.0 * h * v) / units.GPa, pressure, atol=2e-3)
-    v, h = volumes[1], 1e-2
-    e = [energy(bulk("Cu", cubic=True, a=(v * (1.0 + d)) ** (1.0 / 3.0))) for d in (-h, 0.0, h)]
-    modulus = (e[0] - 2.0 * e[1] + e[2]) / (h * h * v) / units.GPa
-    assert_allclose(-v * 2.0 / (volumes[2] - volumes[0]), modulus, rtol=0.01)
+    for v, pressure in zip(volumes[:2], pressures, strict=False):
+        assert_allclose(-(perfect(1.0001 * v) - perfect(0.9999 * v)) / (2e-4 * v) / units.GPa, pressure, atol=3e-3)
+    v, h = 0.5 * (volumes[0] + volumes[1]), 0.01
+    modulus = (perfect((1.0 - h) * v) - 2.0 * perfect(v) + perfect((1.0 + h) * v)) / (h * h * v) / units.GPa
+    assert_allclose(-v * 2.0 / (volumes[1] - volumes[0]), modulus, rtol=0.01)
 
 
 def test_components_leave_the_others_alone():
@@ -233,10 +257,18 @@ def test_components_leave_the_others_alone():
     f = np.linalg.solve(atoms.cell.array, got.atoms.cell.array)
     changed = np.abs(f - np.eye(3)) > 1e-12
     assert_array_equal(changed, [[True, True, False], [True, False, False], [False, False, False]])
-    stress = np.abs(got.atoms.get_stress(voigt=False)) / units.GPa
-    assert stress[0, 0] < 1e-3
-    assert stress[0, 1] < 1e-3
-    assert stress[1, 1] > 0.1
+    # a minimum with respect to what may change, not with respect to the rest
+    for component, least in (("xx", True), ("xy", True), ("yy", False), ("yz", False)):
+        a, b = ("xyz".index(c) for c in component)
+        energies = []
+        for h in (-2e-3, 0.0, 2e-3):
+            other, g = got.atoms.copy(), f.copy()
+            g[a, b] += h
+            g[b, a] = g[a, b]
+            other.set_cell(atoms.cell.array @ g, scale_atoms=True)
+            energies.append(energy(other))
+        slope, curvature = energies[2] - energies[0], energies[0] - 2.0 * energies[1] + energies[2]
+        assert (abs(slope) < 0.02 * curvature) == least, component
 
 
 def test_what_is_held_stays():
@@ -269,7 +301,7 @@ def test_what_is_held_stays():
 
 
 def test_held_atoms_move_with_the_cell():
-    atoms = copper(3.9)
+    atoms = copper()
     atoms.set_constraint(FixAtoms([0, 3]))
     got = relax(MORSE, atoms, cell="isotropic", **TIGHT)
     assert got.converged
@@ -308,18 +340,15 @@ def test_not_converged_says_so(tmp_path):
         relax(MORSE, atoms, trajectory=file)
     relax(MORSE, atoms, precision="float64", max_steps=5, trajectory=file, interval=3, overwrite=True)
     assert [f.info["step"] for f in read(tmp_path / "run-1.extxyz", ":")] == [0, 3, 5]
-    done = relax(MORSE, found[0].atoms, precision="float64", max_force_eV_A=50.0)
-    assert done.converged
-    assert done.steps == 0
+    done = relax(MORSE, atoms, precision="float64", max_force_eV_A=50.0)
+    assert all(x.converged and x.steps == 0 for x in done)
 
 
 @dataclass(frozen=True)
 class Treacherous:
-    """Not a number where atoms are closer than `least`; with `lies`, the energy has the sign opposite to its own gradient."""
+    """Not a number where two atoms are 2.9 to 3.4 Å apart; beyond 4 Å minus the energy whose gradient it has."""
 
     inner: Morse
-    least: float = 0.0
-    lies: bool = False
 
     @property
     def elements(self):
@@ -331,57 +360,48 @@ class Treacherous:
 
     def atomic_energies(self, params, vectors, slots, atoms):
         e = self.inner.atomic_energies(params, vectors, slots, atoms)
-        if self.lies:
-            e = e - jax.lax.stop_gradient(2.0 * e)
         nearest = jnp.sqrt((vectors * vectors).sum(axis=0)).min(axis=-1)
-        return jnp.where(nearest < self.least, jnp.nan, 1.0) * e
+        e = e - jnp.where(nearest > 4.0, 2.0, 0.0) * jax.lax.stop_gradient(e)
+        return jnp.where((nearest > 2.9) & (nearest < 3.4), jnp.nan, 1.0) * e
 
 
 @pytest.mark.parametrize("algorithm", ["lbfgs", "fire"])
-def test_what_is_not_a_number(algorithm):
-    """From the beginning, and on the way; the others go on."""
-    model = Treacherous(MORSE, least=2.42)
-    bad, good, later = (ase.Atoms("Cu2", [[0.0, 0.0, 0.0], [x, 0.0, 0.0]]) for x in (2.3, 2.6, 2.6))
-    later += ase.Atoms("Cu2", [[2.0, 2.6, 0.0], [1.0, 5.0, 0.0]])
-    later.positions[0] = [0.0, 0.5, 0.0]
-    model_later = later.copy()
-    found = relax(model, [bad, good], algorithm=algorithm, precision="float64", max_steps=200)
-    assert not found[0].converged
-    assert found[0].message.startswith("stopped at step 0: energy, forces or stress are not numbers")
-    assert_array_equal(found[0].atoms.positions, bad.positions)
-    assert found[1].converged
-    assert_allclose(found[1].energy, -MORSE.depth, atol=1e-4)
-    del model_later
-
-
-def test_the_edge_of_what_can_be_computed():
-    """Under pressure the crystal is driven to where the model says nothing; the last good structure is returned."""
-    model = Treacherous(MORSE, least=2.42)
-    got = relax(model, copper(3.7, 0.0), cell="isotropic", pressure_GPa=300.0, precision="float64", max_steps=200)
-    assert not got.converged
-    assert "energy, forces or stress are not numbers" in got.message
-    assert np.isfinite(got.energy)
-    assert 2.42 <= got.atoms.get_distance(0, 1, mic=True) < 2.43
-
-
-def test_energies_that_do_not_fall():
-    got = relax(Treacherous(MORSE, lies=True), copper(), precision="float64")
-    assert not got.converged
-    assert got.steps == relaxation.TRIES
-    assert "the energy does not fall along the forces" in got.message
+def test_what_cannot_be_relaxed(algorithm, tmp_path):
+    """Not a number at the beginning, or on the way; and an energy that does not fall. The others go on."""
+    batch = [ase.Atoms("Cu2", [[0.0, 0.0, 0.0], [x, 0.0, 0.0]]) for x in (3.0, 2.7, 3.6, 4.5)]
+    given = {"algorithm": algorithm, "precision": "float64"}
+    found = relax(Treacherous(MORSE), batch, max_steps=150, interval=75, trajectory=tmp_path / "run.extxyz", **given)
+    frames = [[f.info["step"] for f in read(tmp_path / f"run-{s}.extxyz", ":")] for s in range(4)]
+    assert frames[:2] == [[0], [0, found[1].steps]]
+    assert frames[2][:2] == [0, 75]
+    assert frames[2][-1] == found[2].steps
+    bad, good, later, lying = found
+    assert [x.converged for x in found] == [False, True, False, False]
+    assert bad.message.startswith("stopped at step 0: energy, forces or stress are not numbers")
+    assert_array_equal(bad.atoms.positions, batch[0].positions)
+    assert_allclose(good.energy, -MORSE.depth, atol=1e-4)
+    early = relax(Treacherous(MORSE), batch, max_steps=good.steps, **given)
+    assert_array_equal(early[1].atoms.positions, good.atoms.positions, "it moved on while it waited for the others")
+    assert "energy, forces or stress are not numbers" in later.message
+    assert np.isfinite(later.energy)
+    assert 3.4 <= later.atoms.get_distance(0, 1) < 3.6
+    if algorithm == "lbfgs":
+        assert lying.steps < 50
+        assert "the energy does not fall along the forces" in lying.message
+        assert_allclose(lying.atoms.positions, batch[3].positions, atol=1e-6)
 
 
 def test_a_cell_that_bursts():
-    got = relax(MORSE, copper(), cell="flexible", pressure_GPa=-100.0, precision="float64")
+    got = relax(MORSE, strained(copper(), SHEAR), cell="flexible", pressure_GPa=-100.0, precision="float64")
     assert not got.converged
     assert "the volume has changed 10 times" in got.message
 
 
 def test_denser_than_there_was_room_for(monkeypatch):
-    """From 1.3 times the lattice constant: the list overflows, blocks are repeated, and it is the same crystal."""
+    """From 1.2 times the lattice constant: the list overflows, blocks are repeated, and it is the same crystal."""
     calls, plain = [], relaxation.relist
     monkeypatch.setattr(relaxation, "relist", lambda *given: calls.append(1) or plain(*given))
-    far, near = (relax(MORSE, copper(a, 0.01), cell="isotropic", **TIGHT) for a in (4.6, 3.7))
+    far, near = (relax(MORSE, copper(a), cell="isotropic", **TIGHT) for a in (4.4, 3.7))
     assert calls
     assert far.converged
     assert_allclose(far.energy, near.energy, rtol=0.0, atol=1e-5)
@@ -390,9 +410,9 @@ def test_denser_than_there_was_room_for(monkeypatch):
 
 def test_a_second_call_compiles_nothing(caplog):
     atoms = copper()
-    relax(MORSE, atoms, cell="isotropic", max_steps=20)
+    relax(MORSE, atoms, cell="isotropic", max_steps=20, precision="float64")
     with caplog.at_level(logging.WARNING), jax.log_compiles():
-        relax(MORSE, atoms, cell="isotropic", max_steps=25, max_force_eV_A=0.02, pressure_GPa=1.0)
+        relax(MORSE, atoms, cell="isotropic", max_steps=25, max_force_eV_A=0.02, pressure_GPa=1.0, precision="float64")
     assert [x.getMessage() for x in caplog.records if "XLA compilation" in x.getMessage()] == []
 
 
