@@ -1,4 +1,4 @@
-"""The command line: `adatom fit | test | audit | info | md | analyse | demo | template`.
+"""The command line: `adatom fit | test | audit | info | md | relax | analyse | ipi | demo | template`.
 
 Imports only what a verb needs, when it needs it, so that `adatom --help` answers at once. A user's mistake is one line on
 stderr and exit code 2; a run stopped with Ctrl-C exits with 130 after saying how to go on.
@@ -74,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true")
     p.set_defaults(run=_info)
 
-    cli_md.add_md(verbs)
-    cli_md.add_analyse(verbs)
+    for add in (cli_md.add_md, cli_md.add_relax, cli_md.add_analyse, cli_md.add_ipi):
+        add(verbs)
 
     p = verbs.add_parser("demo", help="audit, fit, test and MD on the silicon DFT set that comes along: a few minutes")
     p.add_argument("--out", default="adatom-demo", metavar="DIR")

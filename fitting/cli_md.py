@@ -1,4 +1,4 @@
-"""The verbs that move atoms: `adatom md | analyse`, in the same manner as `cli`."""
+"""The verbs that move atoms: `adatom md | relax | analyse | ipi`, in the same manner as `cli`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,34 @@ def add_analyse(verbs: Any) -> None:
     p.add_argument("--temperature-K", type=float, metavar="K", help="of an npt run: gives expansion and compressibility")
     p.add_argument("--pressure-GPa", type=float, metavar="GPa")
     p.set_defaults(run=_analyse)
+
+
+def add_relax(verbs: Any) -> None:
+    """`adatom relax MODEL START --out FILE`."""
+    p = verbs.add_parser("relax", help="positions, and the cell, of least energy or enthalpy")
+    p.add_argument("model", metavar="MODEL")
+    p.add_argument("start", metavar="START", help="structures, any format ASE reads: all frames, relaxed together")
+    p.add_argument("--out", required=True, metavar="FILE", help="the relaxed structures, any format ASE writes")
+    p.add_argument("--algorithm", choices=("lbfgs", "fire"), default="lbfgs")
+    p.add_argument("--cell", choices=("fixed", "isotropic", "flexible"), default="fixed")
+    p.add_argument("--pressure-GPa", type=float, default=0.0, metavar="GPa")
+    p.add_argument("--max-force", type=float, default=0.01, metavar="eV/Å")
+    p.add_argument("--max-steps", type=int, default=500, metavar="N")
+    p.add_argument("--precision", choices=("float32", "float64"), default="float64")
+    p.add_argument("--overwrite", action="store_true")
+    p.set_defaults(run=_relax)
+
+
+def add_ipi(verbs: Any) -> None:
+    """`adatom ipi MODEL START --unix NAME`."""
+    p = verbs.add_parser("ipi", help="compute forces for i-PI: path integrals and more")
+    p.add_argument("model", metavar="MODEL")
+    p.add_argument("start", metavar="START", help="the atoms i-PI starts with, in its order")
+    p.add_argument("--unix", metavar="NAME", help="address of i-PI's unix socket")
+    p.add_argument("--host", help="of i-PI's inet socket")
+    p.add_argument("--port", type=int)
+    p.add_argument("--precision", choices=("float32", "float64"), default="float32")
+    p.set_defaults(run=_ipi)
 
 
 def read_structure(path: str, *, supercell: Sequence[int] = (1, 1, 1)) -> Any:
@@ -145,4 +173,37 @@ def _analyse(a: argparse.Namespace) -> int:
         trajectory, log, out_dir=out, discard_ps=a.discard_ps, temperature_K=a.temperature_K, pressure_GPa=a.pressure_GPa
     )
     print(found.text())
+    return 0
+
+
+def _relax(a: argparse.Namespace) -> int:
+    import ase.io
+
+    from adatom.md.relax import relax
+
+    out = Path(a.out)
+    if out.exists() and not a.overwrite:
+        raise FileExistsError(f"{out} exists already: choose another name, or --overwrite it")
+    read_structure(a.start)
+    structures = ase.io.read(a.start, ":")
+    assert isinstance(structures, list)
+    found = relax(
+        a.model, structures, algorithm=a.algorithm, cell=a.cell, pressure_GPa=a.pressure_GPa, max_force_eV_A=a.max_force,
+        max_steps=a.max_steps, precision=a.precision,
+    )  # fmt: skip
+    beside = out.with_name(f".{out.stem}.tmp{out.suffix}")
+    ase.io.write(beside, [x.atoms for x in found])
+    beside.replace(out)
+    for n, x in enumerate(found):
+        print(f"{n}: {x.message}; energy {x.energy:.6f} eV, enthalpy {x.enthalpy:.6f} eV, force {x.max_force_eV_A:.4f} eV/Å")
+    print(f"written: {out}")
+    return 0 if all(x.converged for x in found) else 1
+
+
+def _ipi(a: argparse.Namespace) -> int:
+    from adatom.md.ipi_driver import serve
+
+    atoms = read_structure(a.start)
+    count = serve(a.model, atoms, unix=a.unix, host=a.host, port=a.port, precision=a.precision)
+    print(f"i-PI ended the run after {count} evaluations")
     return 0

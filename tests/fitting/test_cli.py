@@ -27,7 +27,7 @@ from adatom.potential.model_file import load, save
 from adatom.potential.potential import Golden, Potential
 from adatom.potential.structure import from_atoms
 
-VERBS = ("fit", "test", "audit", "info", "md", "analyse", "demo", "template")
+VERBS = ("fit", "test", "audit", "info", "md", "relax", "analyse", "ipi", "demo", "template")
 SMALL = [
     "model.descriptor.type=symmetry_functions", "model.descriptor.cutoff=3.6", "model.descriptor.n_radial=3",
     "model.descriptor.n_angular=1", "model.descriptor.zetas=[1]", "model.fitting_net.widths=[4]", "training.epochs=3",

@@ -88,6 +88,26 @@ def test_md_by_config(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (code, "cold.traj: no such file" in err) == (2, True)
 
 
+def test_relax(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Several structures into one file; what does not converge is said, with exit code 1."""
+    frames = [bulk("Cu", cubic=True) for _ in range(2)]
+    frames[1].rattle(0.05, seed=1)
+    ase.io.write(tmp_path / "start.extxyz", frames)
+    arguments = [folder / "model.adatom", tmp_path / "start.extxyz", "--out", tmp_path / "relaxed.extxyz"]
+    code, out, err = run(capsys, "relax", *arguments, "--max-force", 1e3)
+    assert code == 0, err
+    assert len(ase.io.read(tmp_path / "relaxed.extxyz", ":")) == 2
+    code, _, err = run(capsys, "relax", *arguments)
+    assert (code, "exists already" in err) == (2, True)
+    code, out, err = run(capsys, "relax", *arguments, "--max-force", 1e-9, "--max-steps", 1, "--overwrite")
+    assert code == 1, out + err
+
+
+def test_ipi_needs_an_address(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "ipi", folder / "model.adatom", folder / "start.extxyz")
+    assert (code, "unix socket, or host and port" in err) == (2, True)
+
+
 def test_template(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What it prints is a valid config with all defaults but the temperature, which has none."""
     code, out, _ = run(capsys, "template", "md")

@@ -1,6 +1,7 @@
 """The same potential in LAMMPS, as a table: energy, forces, pressure tensor and a trajectory in a skewed cell.
 
-LAMMPS' constants for `units metal` are of 2006; its mass is scaled for kinetic energies in eV to be ours, pressures are read in eV/Å³.
+LAMMPS' constants for `units metal` are of 2006; its mass is scaled for kinetic energies in eV to be ours, pressures are read
+in eV/Å³.
 """
 
 from __future__ import annotations
