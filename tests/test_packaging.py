@@ -44,8 +44,9 @@ def test_data_files_of_packages_are_listed():
     for floor in FLOORS:
         for p in (ROOT / floor).rglob("*"):
             if p.is_file() and p.suffix not in (".py", ".pyc", ".md"):
-                package = "adatom." + ".".join(p.parent.relative_to(ROOT).parts)
-                assert any(p.match(x) for x in patterns.get(package, [])), f"{p.relative_to(ROOT)} is not package data"
+                above = ["adatom." + ".".join(x.relative_to(ROOT).parts) for x in p.parents if x.is_relative_to(ROOT / floor)]
+                listed = [x for package in above for x in patterns.get(package, [])]
+                assert any(p.match(x) for x in listed), f"{p.relative_to(ROOT)} is not package data"
 
 
 def test_scripts_and_plugins_name_what_exists():
