@@ -28,7 +28,7 @@ import tempfile
 import time
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -205,7 +205,8 @@ def ensembles(rows: list[Row]) -> None:
                 report(rows, Row("physical_validation", f"{name}: V at two p", *_deviation(in_pressure[0]), "σ"))
                 for label, sigmas in zip(("U", "V"), in_both, strict=False):
                     report(rows, Row("physical_validation", f"{name}: {label} at two (T, p)", *_deviation(sigmas), "σ"))
-                for (t, p), s in zip(points, all_series, strict=True):
+                for s, (t, p) in zip(all_series, points, strict=True):
+                    assert p is not None
                     report(rows, _compared("mean pressure", f"{name}: {t:g} K, {p:g} GPa", s.pressure, p, "GPa"))
     _convergence(rows, data)
 
@@ -313,7 +314,7 @@ def nist(rows: list[Row]) -> None:
         starts.append(bulk("Ar", "fcc", a=SIGMA * (4.0 / density) ** (1.0 / 3.0), cubic=True) * (5, 5, 5))
     given: dict[str, Any] = {"timestep_fs": 8.0, "thermostat_time_fs": 800.0, "interval": EVERY, "skin": 1.0}
 
-    def run(points: list[int], precision: str, production: int) -> None:
+    def run(points: list[int], precision: Literal["float32", "float64"], production: int) -> None:
         # melt at T* = 2.5, come down, measure: the temperature is no part of the compiled program
         found = [starts[k] for k in points]
         for kelvin, steps in ((2.5 * EPSILON / units.kB, 800), (temperature, 1600), (temperature, production)):

@@ -18,6 +18,7 @@ from adatom.md.guards import SPREAD, STANDARD, Guard, standard_limits
 from adatom.md.state import Conditions, Ensemble
 from adatom.md.system import Packed
 from adatom.md.velocities import Motion, motion, movable
+from adatom.potential.structure import from_atoms
 
 LEAST_HOT_K = 20_000.0
 
@@ -34,6 +35,7 @@ class Prepared(NamedTuple):
     @staticmethod
     def of(atoms: ase.Atoms, s: int, structures: int, chosen: Settings) -> Prepared:
         name = f"structure {s}" if structures > 1 else "the structure"
+        from_atoms(atoms, name=name)
 
         def own(key: str) -> float | None:
             value = getattr(chosen, key)

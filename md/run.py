@@ -136,7 +136,7 @@ class Run:
         """The block overflowed: it is thrown away, and begins again with more room."""
         state = progress.state
         if not bool(attempt.neighbours.needs.fits):
-            self.shrink += SHRINK
+            self.shrink = min(self.shrink + SHRINK, 0.9)
         where = self.system, state.positions, state.cell, self.length
         again = attempt
         while True:

@@ -250,7 +250,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], tuple[str, ...]]] = {
         ("4 atoms have NaN or infinite positions, the first is atom 0",),
     ),
     "atoms on top of each other": (
-        lambda p: [*MD, p.structure("o.xyz", positions=np.zeros((4, 3))), *GO], ("atoms on top of each other",),
+        lambda p: [*MD, p.structure("o.xyz", positions=np.zeros((4, 3))), *GO], ("atoms too close",),
     ),
     "singular cell": (
         lambda p: [*MD, p.structure("s.traj", cell=[[3, 0, 0], [0, 3, 0], [3, 3, 0]]), *GO], ("lie in one plane",),
@@ -265,12 +265,12 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], tuple[str, ...]]] = {
         lambda p: [*MD, "start.xyz", "--ensemble", "nve", "--steps", "2", "--out", "t.traj"], ("no velocities", "temperature_K"),
     ),
     "pressure in nvt": (lambda p: [*MD, "start.xyz", *GO, "--pressure-GPa", "1"], ("pressure_GPa is for npt only",)),
-    "negative timestep": (lambda p: [*MD, "start.xyz", *GO, "--timestep-fs", "-1"], ("timestep_fs must be positive",)),
+    "negative timestep": (lambda p: [*MD, "start.xyz", *GO, "--timestep-fs", "-1"], ("timestep_fs: Input should be greater than 0, got -1.0",)),
     "timestep no number": (
         lambda p: [*MD, "start.xyz", *GO, "--timestep-fs", "fast"], ("--timestep-fs: invalid float value: 'fast'",),
     ),
-    "no steps": (lambda p: [*MD, "start.xyz", *GO, "--steps", "0"], ("steps must be a whole number of at least 1",)),
-    "no interval": (lambda p: [*MD, "start.xyz", *GO, "--interval", "0"], ("interval must be a whole number",)),
+    "no steps": (lambda p: [*MD, "start.xyz", *GO, "--steps", "0"], ("steps: Input should be greater than or equal to 1, got 0",)),
+    "no interval": (lambda p: [*MD, "start.xyz", *GO, "--interval", "0"], ("interval: Input should be greater than or equal to 1, got 0",)),
     "supercell": (lambda p: [*MD, "start.xyz", *GO, "--supercell", "0", "1", "1"], ("--supercell needs positive numbers",)),
     "suffix": (lambda p: [*MD, "start.xyz", *GO[:-1], "t.pdb"], ("t.pdb: the suffix must be one of",)),
     "no folder for the trajectory": (lambda p: [*MD, "start.xyz", *GO[:-1], "no/t.traj"], ("there is no folder no",)),
