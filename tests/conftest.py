@@ -1,5 +1,6 @@
 """Every test runs with 64-bit numbers on, strict dtype and rank promotion, and warnings as errors."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -23,6 +24,14 @@ hypothesis.settings.load_profile("adatom")
 
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Compiled programs are mappings of memory, of which Linux gives a process 65,530: XLA dies without a word beyond."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

