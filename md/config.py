@@ -58,7 +58,12 @@ class Settings(BaseModel):
     min_distance: Annotated[
         float, Field(ge=0.0, le=1.0, description="stop at this part of the shortest distance in the data")
     ] = 0.5
-    max_spread_eV_A: Annotated[Positive | None, Field(description="stop where a committee's forces spread by more")] = None
+    max_spread_eV_A: Annotated[
+        Positive | None, Field(description="stop where the error of a force, as the committee knows it, is larger")
+    ] = None
+    spread_interval: Annotated[
+        int | None, Field(ge=1, strict=True, description="steps between looks at the committee; none: as rows")
+    ] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

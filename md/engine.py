@@ -155,7 +155,8 @@ def advance(
         neighbours = lax.cond(
             old, lambda: build(system, setup.plan, moved.positions, moved.cell, length), lambda: p.neighbours
         )
-        forces = field.evaluate(system, neighbours, moved.positions, moved.cell)
+        due = (p.state.step + 1) % conditions.spread_every == 0
+        forces = field.evaluate(system, neighbours, moved.positions, moved.cell, due=due, before=p.state.spread)
         there = _with(moved, system, field, forces)
         new = lax.cond(first, lambda: there, lambda: finish(setup, system, conditions, there))
         new = replace(new, step=p.state.step + 1)

@@ -1,8 +1,8 @@
 """The potential as molecular dynamics needs it: forces, virial and closest neighbour of the packed atoms.
 
-Several potentials with the same network sizes are a committee: atoms move on the mean, and the spread of the forces is kept,
-
-    spread_i = √⟨|F_i − ⟨F_i⟩|²⟩     (the force deviation of DP-GEN: Zhang et al., Phys. Rev. Materials 3, 023804 (2019)).
+Atoms move on the potential's own forces. What the potential knows about their error, the spread of its committee's members
+(`adatom.potential.committee`; in calibrated units where there is a calibration), is found at chosen steps. Several potentials
+with the same network sizes are a committee too: atoms move on the first, as in DP-GEN.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from jax import lax
 
 from adatom.md.neighbours import NeighbourList
 from adatom.md.system import System
+from adatom.potential.committee import spread
 from adatom.potential.compression import compress
 from adatom.potential.evaluator import BLOCK, Precision, self_test
+from adatom.potential.graph import Graph
 from adatom.potential.model import EnergyModel
 from adatom.potential.model_file import load
 from adatom.potential.potential import Potential
@@ -43,8 +45,8 @@ class Forces(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Field:
-    """params, fast: with a leading axis of members; e0 (members, t) eV; shortest_seen (t, t) Å in the training data, 0 where
-    unknown.
+    """params {"network", "statistics"}; members: networks' differing parts with a leading axis, None without a committee; scale ()
+    of their spread; shortest_seen (t, t) Å in the training data, 0 where unknown.
 
     `fast` are the compressed parameters for `fast_model`, good for distances of at least `compressed_from` Å.
     """
@@ -52,49 +54,45 @@ class Field:
     params: Any
     fast: Any
     e0: Array
+    members: Any
+    scale: Array
     shortest_seen: Array
     model: EnergyModel = field(metadata={"static": True})
     fast_model: EnergyModel | None = field(metadata={"static": True})
     compressed_from: float = field(metadata={"static": True})
     precision: Precision = field(metadata={"static": True})
-    members: int = field(metadata={"static": True})
 
     @property
     def cutoff(self) -> float:
         return self.model.cutoff
 
-    def evaluate(self, system: System, neighbours: NeighbourList, positions: Array, cell: Array) -> Forces:
-        """Mean over the members, and their spread."""
+    def evaluate(
+        self, system: System, neighbours: NeighbourList, positions: Array, cell: Array, *, due: Array, before: Array
+    ) -> Forces:
+        """Forces, and the spread (a,) where `due` (); else what it was `before` (a,)."""
         graph = neighbours.graph(system, positions, cell)
 
-        def one(model: EnergyModel, params: Any, e0: Array) -> Prediction:
-            return predict(model, params, graph, e0=e0, dtype=jnp.dtype(self.precision), block=BLOCK)
+        def one(model: EnergyModel, params: Any) -> Prediction:
+            return predict(model, params, graph, e0=self.e0, dtype=jnp.dtype(self.precision), block=BLOCK)
 
-        def member(own: tuple[Any, Any, Array]) -> Prediction:
-            params, fast, e0 = own
-            if self.fast_model is None:
-                return one(self.model, params, e0)
-            out = one(self.fast_model, fast, e0)
-            near = jnp.where(system.atom_mask, out.nearest.min(axis=1), jnp.inf).min()
-            return lax.cond(near < self.compressed_from, lambda: one(self.model, params, e0), lambda: out)
-
-        every = (self.params, self.fast, self.e0)
-        if self.members == 1:
-            out = member(jax.tree.map(lambda x: x[0], every))
-            forces, energy, stress, nearest = out.forces, out.energy, out.stress, out.nearest
-            spread = jnp.zeros(len(forces), dtype=positions.dtype)
+        if self.fast_model is None:
+            out = one(self.model, self.params)
         else:
-            all_of = lax.map(member, every)
-            forces, energy, stress = (x.mean(axis=0) for x in (all_of.forces, all_of.energy, all_of.stress))
-            nearest = all_of.nearest[0]
-            away = (all_of.forces - forces[None]).astype(positions.dtype)
-            spread = jnp.sqrt((away * away).sum(axis=-1).mean(axis=0))
+            quick = one(self.fast_model, self.fast)
+            near = jnp.where(system.atom_mask, quick.nearest.min(axis=1), jnp.inf).min()
+            out = lax.cond(near < self.compressed_from, lambda: one(self.model, self.params), lambda: quick)
         volume = jnp.abs(jnp.linalg.det(cell))
         real = system.atom_mask[:, None]
         return Forces(
-            jnp.where(real, forces.astype(positions.dtype), 0.0), energy, stress * volume[:, None, None],
-            jnp.where(real, nearest, 2.0 * self.cutoff).astype(positions.dtype), jnp.where(system.atom_mask, spread, 0.0),
+            jnp.where(real, out.forces.astype(positions.dtype), 0.0), out.energy, out.stress * volume[:, None, None],
+            jnp.where(real, out.nearest, 2.0 * self.cutoff).astype(positions.dtype),
+            before if self.members is None else lax.cond(due, lambda: self._spread(system, graph), lambda: before),
         )  # fmt: skip
+
+    def _spread(self, system: System, graph: Graph) -> Array:
+        """(a,) eV/Å."""
+        known = spread(self.model, self.params, self.members, graph, dtype=jnp.dtype(self.precision), block=BLOCK)
+        return jnp.where(system.atom_mask, self.scale * known.forces, 0.0)
 
 
 def make_field(sources: Source | Sequence[Source], *, precision: Precision) -> Field:
@@ -106,26 +104,28 @@ def make_field(sources: Source | Sequence[Source], *, precision: Precision) -> F
     if not listed:
         raise ValueError("no potential given")
     loaded = [load(x) if isinstance(x, str | Path) else x for x in listed]
-    first = loaded[0]
+    first, one = loaded[0], jnp.ones(())
     if not isinstance(first, Potential):
         if len(loaded) > 1:
             raise ValueError("a committee needs trained potentials")
         t = len(first.elements)
         zero: Any = np.zeros((t, t))
-        return Field((), (), zero[:1], zero, first, None, 0.0, precision, 1)
+        return Field((), (), zero[0], None, one, zero, first, None, 0.0, precision)
     potentials = [x for x in loaded if isinstance(x, Potential)]
     if len(potentials) < len(loaded) or any(x.model != first.model for x in potentials):
         raise ValueError("the members of a committee must have the same elements, cutoff, descriptor and network sizes")
     for x in potentials:
         self_test(x, precision)
     with jax.enable_x64(True):
-        packed = [compress(x.model, x.params, precision) for x in potentials]
-    fast, fast_model, shortest = (), None, 0.0
-    if all(x is not None and x[0] == packed[0][0] for x in packed):  # type: ignore[index]
-        fast = jax.tree.map(lambda *x: np.stack(x), *[x[1] for x in packed])  # type: ignore[index]
-        fast_model = packed[0][0]  # type: ignore[index]
-        shortest = fast_model.shortest
-    params = jax.tree.map(lambda *x: np.stack(x), *[x.params for x in potentials])
-    seen = np.max([np.where(np.isfinite(d := np.asarray(x.statistics.min_distance)), d, 0.0) for x in potentials], axis=0)
-    e0: Any = np.stack([np.asarray(x.statistics.e0) for x in potentials])
-    return Field(params, fast, e0, seen, first.model, fast_model, shortest, precision, len(potentials))
+        packed = compress(first.model, first.params, precision)
+    fast_model, fast = packed or (None, ())
+    distance = np.asarray(first.statistics.min_distance)
+    seen: Any = np.where(np.isfinite(distance), distance, 0.0)
+    members: Any = None
+    if len(potentials) > 1:
+        members = jax.tree.map(lambda *x: np.stack(x), *[x.params for x in potentials])
+    elif first.committee is not None:
+        members, one = {"network": first.committee.members}, jnp.asarray(first.committee.scales[1])
+    shortest = 0.0 if fast_model is None else fast_model.shortest
+    e0: Any = np.asarray(first.statistics.e0)
+    return Field(first.params, fast, e0, members, one, seen, first.model, fast_model, shortest, precision)

@@ -119,8 +119,8 @@ def conditions_of(
     hottest = chosen.max_temperature_K or max(LEAST_HOT_K, 10.0 * warmest)
     watched = [*zip(STANDARD, standard_limits(hottest), strict=True), *guards]
     if chosen.max_spread_eV_A is not None:
-        if field.members == 1:
-            raise ValueError("max_spread_eV_A needs a committee: give several potentials")
+        if field.members is None:
+            raise ValueError("max_spread_eV_A needs a committee: a potential fitted with one, or several potentials")
         watched.append((SPREAD, chosen.max_spread_eV_A))
     extent = [np.ptp(x.atoms.positions, axis=0).max() for x in prepared]
     values: dict[str, Any] = dict(
@@ -130,6 +130,7 @@ def conditions_of(
         pressure=np.array([x.pressure for x in prepared]) * units.GPa,
         freedoms=np.array([float(x.motion.freedoms) for x in prepared]), still=np.array([x.motion.still for x in prepared]),
         seeds=np.array([np.random.SeedSequence((chosen.seed, x.number, 1)).generate_state(1)[0] for x in prepared]),
+        spread_every=np.int32(chosen.spread_interval or chosen.log_interval or chosen.interval),
         limits=np.array([limit for _, limit in watched]), shortest=chosen.min_distance * np.asarray(field.shortest_seen),
         first_volume=np.abs(np.linalg.det(packed.cell)), first_extent=np.array(extent),
     )  # fmt: skip

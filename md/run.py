@@ -179,7 +179,7 @@ class Run:
             step, step * self.chosen.timestep_fs * 1e-3, float(s.temperature[k]), potential, moving, potential + moving,
             float(s.conserved[k]), float(s.pressure[k]), float(s.volume[k]),
             nearest if nearest < 1.999 * self.field.cutoff else math.nan,
-            float(s.spread[k]) if self.field.members > 1 else math.nan, rebuilds,
+            float(s.spread[k]) if self.field.members is not None else math.nan, rebuilds,
         )  # fmt: skip
 
     def _save(self, progress: Progress, output: Output, began: float) -> None:

@@ -47,6 +47,7 @@ def simulate(
     max_temperature_K: float | None = None,
     min_distance: float = 0.5,
     max_spread_eV_A: float | None = None,
+    spread_interval: int | None = None,
     guards: Sequence[tuple[Guard, float]] = (),
     resume: bool = False,
     overwrite: bool = False,
@@ -55,7 +56,8 @@ def simulate(
 ) -> MDSummary:
     """Move a copy of `atoms` under a potential for `steps` steps.
 
-    potential: path of an `.adatom` file, Potential, analytic model, or several of the same shape: a committee. With an `_end_`
+    potential: path of an `.adatom` file, Potential, analytic model, or several of the same shape: a committee, of which the first
+    moves the atoms. With an `_end_`
     value, temperature and pressure are ramped. Everything else as in `adatom.md.config.Settings`. Every `interval` steps, and at
     the first and the last, a frame goes to `trajectory` (.extxyz, .traj, .h5), and every `log_interval` a row to `log` (as
     `Thermo`); `resume` goes on from the checkpoint beside them. guards: more reasons to stop, with their limits.
@@ -72,6 +74,7 @@ def simulate(
         "compressibility_per_GPa": compressibility_per_GPa, "precision": precision, "skin": skin, "seed": seed,
         "interval": interval, "log_interval": log_interval, "checkpoint_s": checkpoint_s,
         "max_temperature_K": max_temperature_K, "min_distance": min_distance, "max_spread_eV_A": max_spread_eV_A,
+        "spread_interval": spread_interval,
     }  # fmt: skip
     return simulate_many(
         potential, [atoms], settings(given), trajectory=trajectory, log=log, guards=guards, resume=resume, overwrite=overwrite,

@@ -15,12 +15,16 @@ from adatom.potential.model_file import load
 from adatom.potential.potential import Potential
 from adatom.potential.structure import from_atoms
 
+DEVIATIONS = ("energy_std", "energies_std", "forces_std")
+
 
 class AdatomCalculator(Calculator):
     """Energy, free_energy (equal), per-atom energies, forces, and stress (ASE's sign, Voigt xx yy zz yz xz xy, eV/Å³).
 
     model: path of an `.adatom` file, or a Potential. dtype: "float32" (sums of energies in float64) or "float64".
-    skin: Å added to the cutoff of the neighbour list, which is kept until an atom may have crossed it.
+    skin: Å added to the cutoff of the neighbour list, which is kept until an atom may have crossed it. uncertainty: at every
+    call; else where asked for by get_property: energy_std () eV, energies_std (atoms,) eV and forces_std (atoms,) eV/Å, standard
+    deviations of the total energy, of atomic energies and of force vectors, of potentials that were fitted with a committee.
     Raises ValueError for elements the model does not know, NaN positions and atoms on top of each other; warns
     (ExtrapolationWarning) where atoms are closer than in the training data. Stress without a 3-D periodic cell raises
     ASE's PropertyNotImplementedError.
@@ -35,9 +39,15 @@ class AdatomCalculator(Calculator):
         dtype: Precision = "float32",
         skin: float = 0.5,
         block: int | None = BLOCK,
+        uncertainty: bool = False,
     ) -> None:
         super().__init__()
         self.potential = model if isinstance(model, Potential) else load(model)
+        if self.potential.committee is not None:
+            self.implemented_properties = [*self.implemented_properties, *DEVIATIONS]
+        elif uncertainty:
+            raise ValueError("the potential knows nothing about its own error: fit it with [uncertainty] kind other than 'none'")
+        self.uncertainty = uncertainty
         self.evaluator = Evaluator(self.potential, precision=dtype, skin=skin, block=block)
 
     def calculate(
@@ -63,4 +73,7 @@ class AdatomCalculator(Calculator):
         }
         if out.stress is not None:
             results["stress"] = full_3x3_to_voigt_6_stress(out.stress)
+        if self.uncertainty or any(name in DEVIATIONS for name in properties):
+            known = self.evaluator.uncertainty(structure)
+            results |= {"energy_std": known.energy, "energies_std": known.energies, "forces_std": known.forces}
         self.results = results

@@ -19,9 +19,10 @@ import jaxlib
 import numpy as np
 from ase.data import chemical_symbols
 
+from adatom.potential.committee import Spread, spread
 from adatom.potential.compression import compress
 from adatom.potential.graph import Graph, batch, neighbourhood
-from adatom.potential.model import EnergyModel
+from adatom.potential.model import EnergyModel, Params
 from adatom.potential.potential import Potential
 from adatom.potential.predict import Prediction, predict
 from adatom.potential.structure import Structure
@@ -46,6 +47,19 @@ class Evaluation(NamedTuple):
     forces: np.ndarray
     stress: np.ndarray | None
     nearest: np.ndarray
+
+
+class Uncertainty(NamedTuple):
+    """Standard deviations, calibrated where the potential is: energy eV; energies (atoms,) eV; forces (atoms,) eV/Å, of vectors."""
+
+    energy: float
+    energies: np.ndarray
+    forces: np.ndarray
+
+
+@partial(jax.jit, static_argnames=("model", "dtype", "block"))
+def _spread(model: EnergyModel, params: Any, members: Params, graph: Graph, dtype: str, block: int | None) -> Spread:
+    return spread(model, params, members, graph, dtype=jnp.dtype(dtype), block=block)
 
 
 @partial(jax.jit, static_argnames=("model", "dtype", "block"))
@@ -104,6 +118,7 @@ class Evaluator:
             self_test(potential, precision)
         with jax.enable_x64(True):
             self._exact = potential.model, jax.device_put(potential.params)
+            self._members = jax.device_put({"network": potential.committee.members}) if potential.committee else None
             found = compress(potential.model, potential.params, precision) if compressed else None
             self.compression = found and found[0]
             self._fast = self._exact if found is None else (found[0], jax.device_put(found[1]))
@@ -111,12 +126,7 @@ class Evaluator:
     def __call__(self, structure: Structure) -> Evaluation:
         """Raises ValueError for elements the model does not know and for atoms on top of each other."""
         with jax.enable_x64(True):
-            if not self._valid(structure):
-                self._build(structure)
-            assert self._graph is not None
-            positions = np.zeros(self._graph.positions.shape)
-            positions[self._rows] = structure.positions
-            graph = dataclasses.replace(self._graph, positions=positions, cell=structure.cell[None])
+            graph = self._prepared(structure)
             model, params = self._fast
             out = _predict(model, params, graph, self.precision, self.block)
             if self.compression and float(jnp.min(out.nearest)) < self.compression.shortest:
@@ -126,6 +136,26 @@ class Evaluator:
             energy = float(out.energy[0])
         self._check(structure, nearest, forces)
         return Evaluation(energy, energies, forces.astype(np.float64), stress, nearest)
+
+    def uncertainty(self, structure: Structure) -> Uncertainty:
+        """How sure the potential is. Raises ValueError where it has no committee."""
+        committee = self.potential.committee
+        if committee is None:
+            raise ValueError("the potential knows nothing about its own error: fit it with [uncertainty] kind other than 'none'")
+        with jax.enable_x64(True):
+            out = _spread(*self._exact, self._members, self._prepared(structure), self.precision, self.block)
+            energies, forces = (np.asarray(x, dtype=np.float64)[self._rows] for x in (out.atomic_energies, out.forces))
+            a, b = committee.scales
+            return Uncertainty(a * float(out.energy[0]), a * energies, b * forces)
+
+    def _prepared(self, structure: Structure) -> Graph:
+        """The structure in the list that is kept, or in a new one."""
+        if not self._valid(structure):
+            self._build(structure)
+        assert self._graph is not None
+        positions = np.zeros(self._graph.positions.shape)
+        positions[self._rows] = structure.positions
+        return dataclasses.replace(self._graph, positions=positions, cell=structure.cell[None])
 
     def _valid(self, structure: Structure) -> bool:
         ref, cutoff = self._reference, self.potential.model.cutoff

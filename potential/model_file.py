@@ -22,6 +22,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from pydantic import ValidationError
 
+from adatom.potential.committee import Calibration, Committee
 from adatom.potential.model import Model, ModelConfig, Statistics
 from adatom.potential.potential import Golden, Potential, flatten, unflatten
 from adatom.potential.structure import Structure
@@ -52,6 +53,8 @@ def save(potential: Potential, path: str | Path) -> None:
     """Write a potential to one file, atomically."""
     arrays = {f"network/{k}": np.asarray(v) for k, v in flatten(potential.params["network"]).items()}
     arrays |= {f"statistics/{k}": np.asarray(getattr(potential.statistics, k)) for k in STATISTICS}
+    if potential.committee is not None:
+        arrays |= {f"members/{k}": np.asarray(v) for k, v in flatten(potential.committee.members).items()}
     if potential.golden is not None:
         g = potential.golden
         arrays |= {
@@ -74,9 +77,9 @@ def save(potential: Potential, path: str | Path) -> None:
 
 def header_of(potential: Potential) -> dict[str, Any]:
     """The header without date and checksum; what `adatom info` prints."""
-    s, symbols = potential.statistics, potential.symbols
+    s, symbols, c = potential.statistics, potential.symbols, potential.committee
     distance = np.asarray(s.min_distance)
-    return {
+    header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "adatom": _version(),
@@ -95,6 +98,10 @@ def header_of(potential: Potential) -> dict[str, Any]:
         "config": potential.model.config.model_dump(mode="json"),
         "info": potential.info,
     }
+    if c is not None:
+        known = c.calibration and c.calibration.model_dump(mode="json")
+        header["committee"] = {"kind": c.kind, "members": c.size, "calibration": known}
+    return header
 
 
 def load(path: str | Path) -> Potential:
@@ -124,11 +131,24 @@ def load(path: str | Path) -> Potential:
             g = {k: arrays[f"golden/{k}"] for k in ("numbers", "positions", "cell", "pbc", "energy", "forces")}
             golden = Golden(Structure(g["numbers"], g["positions"], g["cell"], g["pbc"]), float(g["energy"]), g["forces"])
         params = {"network": {"descriptor": {}} | unflatten(network), "statistics": statistics}
-        return Potential(model, params, header.get("info", {}), golden)
+        return Potential(model, params, header.get("info", {}), golden, _committee(path, header, arrays, expected))
     except ModelFileError:
         raise
     except (KeyError, ValueError, TypeError, ValidationError) as error:
         raise ModelFileError(f"{path}: damaged header, {_one_line(error)}") from error
+
+
+def _committee(
+    path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]
+) -> Committee | None:
+    about = header.get("committee")
+    if about is None:
+        return None
+    members = {k.removeprefix("members/"): v for k, v in arrays.items() if k.startswith("members/")}
+    if not members or any(v.shape != (about["members"], *expected.get(k, (-1,))) for k, v in members.items()):
+        raise ModelFileError(f"{path}: the committee's arrays do not have the shapes that the configuration asks for")
+    calibration = about["calibration"] and Calibration.model_validate(about["calibration"])
+    return Committee(about["kind"], unflatten(members), calibration)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

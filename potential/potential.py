@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
+from adatom.potential.committee import Committee
 from adatom.potential.model import Model, Params, Statistics
 from adatom.potential.structure import Structure
 
@@ -23,12 +24,16 @@ class Golden:
 
 @dataclass(frozen=True)
 class Potential:
-    """`params` = {"network": nested dict of arrays, "statistics": Statistics}; `info` is JSON: training summary, errors."""
+    """`params` = {"network": nested dict of arrays, "statistics": Statistics}; `info` is JSON: training summary, errors.
+
+    committee: what it needs to know its own error, or None.
+    """
 
     model: Model
     params: Params
     info: dict[str, Any] = field(default_factory=dict)
     golden: Golden | None = None
+    committee: Committee | None = None
 
     @property
     def statistics(self) -> Statistics:

@@ -1,0 +1,106 @@
+"""What a potential knows about its own error: members, networks that differ from its own in some of their parameters.
+
+    s_E = √⟨(E_m − ⟨E⟩)²⟩        s_i = √⟨|F_i,m − ⟨F_i⟩|²⟩        ⟨…⟩ over the members
+
+(the force deviation of DP-GEN: Zhang et al., Phys. Rev. Materials 3, 023804 (2019)). Calibration makes them standard deviations:
+σ_E = a_E s_E and σ_i = a_F s_i, so that ⟨|F_i − F̂_i|²⟩ = σ_i² on held-out data. Energies and forces stay those of the potential's
+own network, whether the spread is asked for or not.
+
+deep      members are trained apart, from other weights and on resampled data
+shallow   members share the descriptor; their fitting nets are trained apart
+laplace   members are drawn from the posterior of the last layer of one trained network (`adatom.fitting.laplace`)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from pydantic import BaseModel, ConfigDict
+
+from adatom.potential.graph import Graph
+from adatom.potential.model import EnergyModel, Params
+from adatom.potential.predict import predict
+
+Array = jax.Array
+Kind = Literal["deep", "shallow", "laplace"]
+
+
+class Coverage(BaseModel):
+    """Of one quantity: on held-out data a part `found` of the errors is below the bound promised for a part `nominal`.
+
+    factors: errors are below factor · s with probability `nominal` (split conformal prediction: Vovk et al., Algorithmic Learning
+    in a Random World (2005)); `found` is measured on data that had no part in the factors. scale is a; rank the Spearman
+    correlation of spread and error; samples the number of errors.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scale: float
+    nominal: tuple[float, ...]
+    factors: tuple[float, ...]
+    found: tuple[float, ...]
+    rank: float
+    samples: int
+
+
+class Calibration(BaseModel):
+    """energy per frame, forces per atom (norm of the error); data: on what it was measured."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    energy: Coverage
+    forces: Coverage
+    data: str
+
+
+@dataclass(frozen=True)
+class Committee:
+    """members: the part of the network tree in which they differ, every array with a leading axis (members, …)."""
+
+    kind: Kind
+    members: Params
+    calibration: Calibration | None = None
+
+    @property
+    def size(self) -> int:
+        return int(jax.tree.leaves(self.members)[0].shape[0])
+
+    @property
+    def scales(self) -> tuple[float, float]:
+        """Of the spreads of energy and of forces; 1 before calibration."""
+        c = self.calibration
+        return (c.energy.scale, c.forces.scale) if c else (1.0, 1.0)
+
+
+class Spread(NamedTuple):
+    """energy (s,) eV; atomic_energies (a,) eV; forces (a,) eV/Å: spreads, not scaled."""
+
+    energy: Array
+    atomic_energies: Array
+    forces: Array
+
+
+def merge(params: Params, part: Params) -> Params:
+    """`params` with the subtrees and arrays of `part` in place of its own."""
+    return {k: merge(v, part[k]) if isinstance(v, dict) and k in part else part.get(k, v) for k, v in params.items()}
+
+
+def axes(params: Params, part: Params) -> Params:
+    """For `vmap` over `merge(params, part)`: 0 where the array is of `part`, else None."""
+    return {k: axes(v, part.get(k, {})) if isinstance(v, dict) else (0 if k in part else None) for k, v in params.items()}
+
+
+def spread(model: EnergyModel, params: Params, members: Params, graph: Graph, *, dtype: Any, block: int | None = None) -> Spread:
+    """Spread over one graph. members: the part of `params` in which they differ; what they share is computed once."""
+
+    def one(own: Params) -> tuple[Array, Array, Array]:
+        out = predict(model, own, graph, e0=jnp.asarray(own["statistics"].e0), dtype=dtype, block=block)
+        return out.energy, out.atomic_energies, out.forces
+
+    energy, atomic, forces = jax.vmap(one, in_axes=(axes(params, members),))(merge(params, members))
+    away = (forces - forces.mean(axis=0, keepdims=True)).astype(graph.positions.dtype)
+    square = (away * away).sum(axis=-1).mean(axis=0)
+    return Spread(energy.std(axis=0), atomic.std(axis=0), jnp.sqrt(square))
