@@ -113,6 +113,19 @@ class TrainingConfig(_Section):
     seed: Annotated[int, Field(ge=0, description="all that is random comes from it")] = 1
 
 
+class UncertaintyConfig(_Section):
+    """[uncertainty]: what the potential will know about its own error."""
+
+    kind: Annotated[
+        Literal["laplace", "shallow", "deep", "none"],
+        Field(description="laplace: the last layer's posterior, costs seconds; shallow, deep: members trained apart"),
+    ] = "laplace"
+    members: Annotated[int, Field(ge=2, le=64, multiple_of=2)] = 8
+    effort: Annotated[
+        float, Field(gt=0.0, le=4.0, description="of shallow and deep: epochs as a part of the potential's own")
+    ] = 0.25
+
+
 class FitConfig(_Section):
     """A whole fit."""
 
@@ -120,6 +133,7 @@ class FitConfig(_Section):
     model: ModelSection = ModelSection()
     loss: LossConfig = LossConfig()
     training: TrainingConfig = TrainingConfig()
+    uncertainty: UncertaintyConfig = UncertaintyConfig()
 
 
 def load_config(path: str | Path | None, settings: Sequence[str] = (), overrides: dict[str, Any] | None = None) -> FitConfig:

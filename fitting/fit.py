@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from ase.data import atomic_numbers, chemical_symbols
 from adatom.fitting import plots
 from adatom.fitting.audit import audit, audit_leakage
 from adatom.fitting.batches import make_buckets, neighbourhoods
+from adatom.fitting.calibration import LEAST, calibrated, errors_and_spreads, judged
+from adatom.fitting.calibration import table as calibration_table
 from adatom.fitting.config import ConfigError, FitConfig, LossConfig, ModelSection, dump_config, load_config
 from adatom.fitting.dataset import DataError, Frame, LabelKeys, read_frames
 from adatom.fitting.e0 import elements_of, isolated_e0, least_squares_e0
+from adatom.fitting.members import make_committee
 from adatom.fitting.metrics import Comparison, compare, require_finite
 from adatom.fitting.progress import progress
 from adatom.fitting.splits import split
@@ -68,12 +72,17 @@ def fit(config: FitConfig, out: str | Path, *, resume: bool = False, say: Say = 
     e0, how = _e0(config.model, training, elements)
     with jax.enable_x64(True):
         potential, summary = _train(config, model, training, validation, e0, out, resume=resume, say=say, how=how)
+    judgement = None
+    if potential.committee is not None:
+        potential = calibrated(potential, validation, data="validation", precision=config.training.precision)
+        judgement = _judge(potential, test, config)
+        say(_about(potential, judgement))
     comparisons = _compare(potential, training, validation, test, config)
     errors = {name: comparisons[name].errors() if name in comparisons else None for name in ("train", "validation", "test")}
     info = {"training": summary, "errors": {k: _brief(v) for k, v in errors.items() if v}}
-    potential = Potential(potential.model, potential.params, info, _golden(potential, training))
+    potential = replace(potential, info=info, golden=_golden(potential, training))
     save(potential, out / "model.adatom")
-    metrics = {**errors, "training": summary, "labels_e0": how}
+    metrics = {**errors, "training": summary, "labels_e0": how, "uncertainty": judgement}
     write_atomically(out / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False).encode())
     _plot(out, comparisons)
     return FitResult(potential, errors, out)
@@ -219,7 +228,36 @@ def _train(
         "seed": config.training.seed, "frames_train": len(training), "frames_validation": len(validation), "e0": how,
         "jax": jax.__version__, "backend": jax.default_backend(),
     }  # fmt: skip
-    return Potential(model, {"network": best, "statistics": statistics}), summary
+    potential = Potential(model, {"network": best, "statistics": statistics})
+    if config.uncertainty.kind != "none":
+        began = time.monotonic()
+        with progress("committee", unit="steps") as report:
+            committee = make_committee(
+                config.uncertainty, problem, best, out / "members", resume=resume, report=report, say=say
+            )  # fmt: skip
+        potential = replace(potential, committee=committee)
+        summary["committee_seconds"] = round(time.monotonic() - began, 1)
+    return potential, summary
+
+
+def _judge(potential: Potential, test: Sequence[Frame], config: FitConfig) -> dict[str, Any] | None:
+    """How the calibration holds on test frames; None where there is nothing to compare."""
+    known = potential.committee and potential.committee.calibration
+    if not known or not test:
+        return None
+    energy, forces = errors_and_spreads(potential, test, precision=config.training.precision)
+    pairs = {"energy": (known.energy, energy), "forces": (known.forces, forces)}
+    return {name: judged(c, x) for name, (c, x) in pairs.items() if len(x.error)}
+
+
+def _about(potential: Potential, judgement: dict[str, Any] | None) -> str:
+    assert potential.committee is not None
+    c, known = potential.committee, potential.committee.calibration
+    about = f"uncertainty: {c.kind}, {c.size} members, "
+    if known is None:
+        return about + f"not calibrated: that takes {LEAST} validation frames with energies and forces"
+    about += f"calibrated on {known.data} (spread × {known.energy.scale:.3g} energy, × {known.forces.scale:.3g} forces)"
+    return about + (f"; on test frames\n{calibration_table(judgement)}" if judgement else "")
 
 
 def _compare(

@@ -2,6 +2,9 @@
 
 The order of batches in an epoch follows from (seed, epoch) alone and every step is one compiled function per bucket, so a run
 continued from a checkpoint is the uninterrupted run, bit for bit on CPU.
+
+The members of a committee are trained together, `vmap`ped over stacked parameters: they see the same batches with weights of
+their own (Bayesian bootstrap: Rubin, Ann. Stat. 9, 130 (1981)), and what they share is computed once.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +26,7 @@ from adatom.fitting.batches import Bucket, Targets, assemble, chunks
 from adatom.fitting.config import LossConfig, TrainingConfig
 from adatom.fitting.loss import Prefactors, loss
 from adatom.potential.checkpoint import load_checkpoint, save_checkpoint
+from adatom.potential.committee import merge
 from adatom.potential.graph import Graph
 from adatom.potential.model import Model, Params, Statistics
 from adatom.potential.model_file import write_atomically
@@ -43,7 +47,8 @@ class Diverged(RuntimeError):  # noqa: N818
 
 
 class TrainState(NamedTuple):
-    """network, its moving average, the best average so far, optax's state, steps done ()."""
+    """network, its moving average, the best average so far, optax's state, steps done (). With members, all but the last have a
+    leading axis."""
 
     network: Params
     average: Params
@@ -53,7 +58,8 @@ class TrainState(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Weighted sums of squared errors and counts of frames: energy per atom, force components, stress components; scalars."""
+    """Weighted sums of squared errors and counts of frames: energy per atom, force components, stress components; scalars, or one
+    of each member."""
 
     energy: Array
     n_energy: Array
@@ -65,7 +71,11 @@ class Sums(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """What is minimised over what. Buckets hold all frames; `train` and `valid` say, per bucket, which are for what."""
+    """What is minimised over what. Buckets hold all frames; `train` and `valid` say, per bucket, which are for what.
+
+    resampling: of a committee, per bucket the weights (members, frames) of its frames; None for a single network. fixed: a whole
+    network, of which the trained part replaces what it has.
+    """
 
     model: Model
     statistics: Statistics
@@ -74,6 +84,8 @@ class Problem:
     valid: Sequence[np.ndarray]
     loss: LossConfig
     training: TrainingConfig
+    fixed: Params = field(default_factory=dict)
+    resampling: Sequence[np.ndarray] | None = None
 
     @property
     def epochs(self) -> int:
@@ -124,30 +136,51 @@ def make_optimiser(config: TrainingConfig, total: int) -> optax.GradientTransfor
 
 
 def make_step(problem: Problem, total: int) -> Callable[..., tuple[TrainState, Sums, Array]]:
-    """The compiled train step: (state, bucket, index, present) -> (state, error sums, loss)."""
+    """The compiled train step: (state, number of the bucket, index, present) -> (state, error sums, loss)."""
     training, optimiser = problem.training, make_optimiser(problem.training, total)
 
     @jax.jit
     def step(
-        state: TrainState, statistics: Statistics, bucket: Bucket, index: Array, present: Array
-    ) -> tuple[TrainState, Sums, Array]:
+        state: TrainState, statistics: Statistics, fixed: Params, bucket: Bucket, index: Array, present: Array,
+        resampling: Array | None,
+    ) -> tuple[TrainState, Sums, Array]:  # fmt: skip
         weights = prefactors(problem.loss, decay(state.step, total, training))
-
-        def objective(network: Params) -> tuple[Array, Sums]:
-            graph, targets, out = forward(problem.model, network, statistics, bucket, index, present, training.precision)
-            return loss(out, graph, targets, weights, problem.loss.huber or None), error_sums(out, graph, targets)
-
-        (value, sums), gradient = jax.value_and_grad(objective, has_aux=True)(state.network)
-        with jax.numpy_dtype_promotion("standard"):  # optax takes powers of an int32 count
-            updates, opt = optimiser.update(gradient, state.optimiser, state.network)
-        network = optax.apply_updates(state.network, updates)
         done = state.step.astype(jnp.float32)
         keep = jnp.minimum(training.ema_decay, (1.0 + done) / (10.0 + done)).astype(jnp.float32)
         keep = keep if training.ema_decay else jnp.zeros_like(keep)
-        average = jax.tree.map(lambda a, n: keep.astype(a.dtype) * a + (1.0 - keep).astype(a.dtype) * n, state.average, network)
+
+        def one(network: Params, average: Params, opt: Any, own: Array | None) -> tuple[Params, Params, Any, Sums, Array]:
+            def objective(network: Params) -> tuple[Array, Sums]:
+                whole = merge(fixed, network) if fixed else network
+                graph, targets, out = forward(problem.model, whole, statistics, bucket, index, present, training.precision)
+                targets = targets if own is None else reweighted(targets, own[index])
+                return loss(out, graph, targets, weights, problem.loss.huber or None), error_sums(out, graph, targets)
+
+            (value, sums), gradient = jax.value_and_grad(objective, has_aux=True)(network)
+            with jax.numpy_dtype_promotion("standard"):  # optax takes powers of an int32 count
+                updates, opt = optimiser.update(gradient, opt, network)
+            network = optax.apply_updates(network, updates)
+            average = jax.tree.map(lambda a, n: keep.astype(a.dtype) * a + (1.0 - keep).astype(a.dtype) * n, average, network)
+            return network, average, opt, sums, value
+
+        every = one if resampling is None else jax.vmap(one)
+        network, average, opt, sums, value = every(state.network, state.average, state.optimiser, resampling)
         return TrainState(network, average, state.best, opt, state.step + 1), sums, value
 
-    return lambda state, bucket, index, present: step(state, problem.statistics, bucket, index, present)
+    def call(state: TrainState, k: int, index: np.ndarray, present: np.ndarray) -> tuple[TrainState, Sums, Array]:
+        own = None if problem.resampling is None else problem.resampling[k]
+        return step(state, problem.statistics, problem.fixed, problem.buckets[k], index, present, own)
+
+    return call
+
+
+def reweighted(targets: Targets, weights: Array) -> Targets:
+    """Frames (s,) with other weights."""
+    w = weights.astype(targets.energy_weight.dtype)
+    return replace(
+        targets, energy_weight=targets.energy_weight * w, forces_weight=targets.forces_weight * w,
+        stress_weight=targets.stress_weight * w,
+    )  # fmt: skip
 
 
 def prefactors(config: LossConfig, fraction: Array) -> Prefactors:
@@ -183,47 +216,56 @@ def error_sums(out: Prediction, graph: Graph, targets: Targets) -> Sums:
     return Sums((e * e).sum(), on_e.sum(), (f * f).sum(), 3 * rows.sum(), (s * s).sum(), 9 * on_s.sum())
 
 
-@partial(jax.jit, static_argnames=("model", "precision"))
+@partial(jax.jit, static_argnames=("model", "precision", "several"))
 def _evaluate(
-    model: Model, network: Params, statistics: Statistics, bucket: Bucket, index: Array, present: Array, precision: str
-) -> Sums:
-    graph, targets, out = forward(model, network, statistics, bucket, index, present, precision)
-    return error_sums(out, graph, targets)
+    model: Model, network: Params, fixed: Params, statistics: Statistics, bucket: Bucket, index: Array, present: Array,
+    precision: str, several: bool,
+) -> Sums:  # fmt: skip
+    def one(network: Params) -> Sums:
+        whole = merge(fixed, network) if fixed else network
+        graph, targets, out = forward(model, whole, statistics, bucket, index, present, precision)
+        return error_sums(out, graph, targets)
+
+    return (jax.vmap(one) if several else one)(network)
 
 
-def evaluate(problem: Problem, network: Params, which: Sequence[np.ndarray]) -> dict[str, float | None]:
-    """RMSE over frames of the buckets: energy meV/atom, forces meV/Å, stress GPa; None where there is no label."""
+def evaluate(problem: Problem, network: Params, which: Sequence[np.ndarray]) -> Sums:
+    """Sums over frames of the buckets."""
     total: list[Sums] = []
+    several = problem.resampling is not None
     for bucket, index, n in zip(problem.buckets, which, problem.frames_per_batch(), strict=True):
         for chunk, present in chunks(index, n):
             total.append(
-                _evaluate(problem.model, network, problem.statistics, bucket, chunk, present, problem.training.precision)
-            )
-    return rmse(total)
+                _evaluate(
+                    problem.model, network, problem.fixed, problem.statistics, bucket, chunk, present, problem.training.precision,
+                    several,
+                )
+            )  # fmt: skip
+    return _merge(total)
 
 
-def rmse(sums: Sequence[Sums]) -> dict[str, float | None]:
-    """Root mean square errors in report units from sums of several batches."""
-    t = np.sum([[float(x) for x in s] for s in sums], axis=0) if sums else np.zeros(6)
+def rmse(sums: Sums) -> dict[str, float | None]:
+    """Root mean square errors in report units, of all members together; None where there is no label."""
 
-    def root(square: float, count: float, factor: float) -> float | None:
-        return factor * float(np.sqrt(square / count)) if count else None
+    def root(square: Any, count: Any, factor: float) -> float | None:
+        n = float(np.sum(np.asarray(count)))
+        return factor * float(np.sqrt(np.sum(np.asarray(square)) / n)) if n else None
 
     return {
-        "energy_rmse": root(t[0], t[1], 1e3),
-        "forces_rmse": root(t[2], t[3], 1e3),
-        "stress_rmse": root(t[4], t[5], 1.0 / GPA),
+        "energy_rmse": root(sums.energy, sums.n_energy, 1e3),
+        "forces_rmse": root(sums.forces, sums.n_forces, 1e3),
+        "stress_rmse": root(sums.stress, sums.n_stress, 1.0 / GPA),
     }
 
 
-def score(errors: dict[str, float | None], config: LossConfig) -> float:
-    """The loss at its final prefactors from RMSEs in report units: what decides which weights are best."""
+def score(sums: Sums, config: LossConfig) -> np.ndarray:
+    """The loss at its final prefactors, of the network () or of each member (m,): what decides which weights are best."""
     terms = (
-        (config.energy_end, errors["energy_rmse"], 1e-3),
-        (config.forces_end, errors["forces_rmse"], 1e-3),
-        (config.stress_end, errors["stress_rmse"], GPA),
+        (config.energy_end, sums.energy, sums.n_energy),
+        (config.forces_end, sums.forces, sums.n_forces),
+        (config.stress_end, sums.stress, sums.n_stress),
     )
-    return sum(p * (e * unit) ** 2 for p, e, unit in terms if e is not None)
+    return np.sum([p * np.asarray(square) / np.maximum(np.asarray(count), 1) for p, square, count in terms], axis=0)
 
 
 def train(
@@ -235,7 +277,7 @@ def train(
     report: Callable[[int, int], None],
     say: Callable[[str], None],
 ) -> tuple[Params, dict[str, Any]]:
-    """Run to the end and return the best averaged network and a summary.
+    """Run to the end and return the best averaged network (or of each member its own best) and a summary.
 
     Writes `out/checkpoint.zip` at intervals and at the end, and one line per evaluation to `out/log.jsonl`. Raises Interrupted
     after Ctrl-C (state saved), Diverged where the loss is not finite, CheckpointError where the checkpoint cannot be used; a run
@@ -244,27 +286,28 @@ def train(
     training, epochs, per_epoch = problem.training, problem.epochs, problem.steps_per_epoch
     total = epochs * per_epoch
     every = training.evaluate_every or max(1, epochs // 50)
-    step = make_step(problem, total)
-    state = TrainState(network, network, network, make_optimiser(training, total).init(network), jnp.zeros((), dtype=jnp.int32))
+    begin = make_optimiser(training, total).init
+    opt = begin(network) if problem.resampling is None else jax.vmap(begin)(network)
+    state = TrainState(network, network, network, opt, jnp.zeros((), dtype=jnp.int32))
     counters: dict[str, Any] = {"evaluated": 0, "best_score": None, "best_epoch": 0, "waited": 0, "seconds": 0.0}
     path, log = out / "checkpoint.zip", out / "log.jsonl"
     window: list[Sums] = []
     if resume and not path.exists():
         say("no checkpoint yet: starting from the beginning")
     elif resume:
-        (state, carried), counters = load_checkpoint(path, (state, Sums(*np.zeros(6))))
+        (state, carried), counters = load_checkpoint(path, (state, _merge([_nothing(problem)])))
         window = [carried]
         say(f"resumed at step {int(state.step)} of {total}")
     _keep_log(log, counters["evaluated"])
-    buckets = jax.device_put(list(problem.buckets))
-    problem = replace(problem, buckets=buckets)
-    state = jax.device_put(state)
+    buckets, resampling, fixed = jax.device_put((list(problem.buckets), problem.resampling, problem.fixed))
+    problem = replace(problem, buckets=buckets, resampling=resampling, fixed=fixed)
+    step, state = make_step(problem, total), jax.device_put(state)
     start = last_save = time.monotonic()
     before = float(counters["seconds"])
 
     def save() -> None:
         counters["seconds"] = before + time.monotonic() - start
-        save_checkpoint(path, (jax.device_get(state), _merge(window)), counters)
+        save_checkpoint(path, (jax.device_get(state), _merge([_nothing(problem), *window])), counters)
 
     try:
         while True:
@@ -276,7 +319,7 @@ def train(
                     "step": done,
                     "learning_rate": float(training.learning_rate * decay(state.step, total, training)),
                     "seconds": round(before + time.monotonic() - start, 2),
-                    "train": rmse(window),
+                    "train": rmse(_merge(window)),
                 }
                 state, counters = _after_evaluation(problem, state, counters, line, log)
                 window = []
@@ -287,7 +330,7 @@ def train(
                 break
             value = jnp.zeros(())
             for k, index, present in problem.batches(epoch)[first:]:
-                state, sums, value = step(state, buckets[k], index, present)
+                state, sums, value = step(state, k, index, present)
                 window.append(sums)
                 if len(window) >= 256:
                     window = [_merge(window)]
@@ -296,9 +339,9 @@ def train(
                 if time.monotonic() - last_save > training.checkpoint_seconds:
                     save()
                     last_save = time.monotonic()
-            if not np.isfinite(float(value)):
+            if not np.isfinite(np.asarray(value)).all():
                 raise Diverged(
-                    f"the loss is {float(value)} at step {done} of {total}: lower training.learning_rate (now "
+                    f"the loss is {float(np.sum(value))} at step {done} of {total}: lower training.learning_rate (now "
                     f"{training.learning_rate}) or look at `adatom audit` for broken labels"
                 )
     except KeyboardInterrupt:
@@ -318,20 +361,34 @@ def _after_evaluation(
 ) -> tuple[TrainState, dict[str, Any]]:
     """Evaluate the averaged weights, keep them where they are the best so far (or there is no validation), write the log line."""
     has_validation = any(len(i) for i in problem.valid)
-    errors = evaluate(problem, state.average, problem.valid if has_validation else problem.train)
-    now = score(errors, problem.loss)
-    judged = has_validation and now > 0.0  # else no validation frame has a label that the loss weighs at its end
-    better = not judged or counters["best_score"] is None or now < counters["best_score"]
+    sums = evaluate(problem, state.average, problem.valid if has_validation else problem.train)
+    now, best = score(sums, problem.loss), counters["best_score"]
+    judged = has_validation and bool((now > 0.0).all())  # else no validation frame has a label that the loss weighs at its end
+    better = np.full(now.shape, True) if not judged or best is None else now < np.asarray(best)
     with open(log, "a", encoding="utf-8") as f:
-        f.write(json.dumps({**line, "validation": errors if has_validation else None, "best": better}) + "\n")
-    counters = {**counters, "evaluated": line["epoch"], "waited": 0 if better else counters["waited"] + 1}
-    if not better:
+        errors = rmse(sums) if has_validation else None
+        f.write(json.dumps({**line, "validation": errors, "best": bool(better.any())}) + "\n")
+    counters = {**counters, "evaluated": line["epoch"], "waited": 0 if better.any() else counters["waited"] + 1}
+    if not better.any():
         return state, counters
-    return state._replace(best=state.average), {**counters, "best_score": now, "best_epoch": line["epoch"]}
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - better.ndim)), new, old)
+
+    best = now if best is None else np.where(better, now, best)
+    chosen = jax.tree.map(choose, state.average, state.best)
+    return state._replace(best=chosen), {**counters, "best_score": best.tolist(), "best_epoch": line["epoch"]}
 
 
 def _merge(window: Sequence[Sums]) -> Sums:
-    return Sums(*np.sum([[float(x) for x in s] for s in window], axis=0)) if window else Sums(*np.zeros(6))
+    """The sum of several; with none, of nothing."""
+    if not window:
+        return Sums(*np.zeros(6))
+    return Sums(*np.sum([[np.asarray(x, dtype=np.float64) for x in s] for s in window], axis=0))
+
+
+def _nothing(problem: Problem) -> Sums:
+    return Sums(*np.zeros((6, *(() if problem.resampling is None else problem.resampling[0].shape[:1]))))
 
 
 def _epoch_of(line: str) -> float:

@@ -45,8 +45,8 @@ class Forces(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Field:
-    """params {"network", "statistics"}; members: networks' differing parts with a leading axis, None without a committee; scale ()
-    of their spread; shortest_seen (t, t) Å in the training data, 0 where unknown.
+    """params {"network", "statistics"}; members: the part of them in which a committee's members differ, with a leading axis, or
+    None; scale () of their spread; shortest_seen (t, t) Å in the training data, 0 where unknown.
 
     `fast` are the compressed parameters for `fast_model`, good for distances of at least `compressed_from` Å.
     """
@@ -67,9 +67,10 @@ class Field:
         return self.model.cutoff
 
     def evaluate(
-        self, system: System, neighbours: NeighbourList, positions: Array, cell: Array, *, due: Array, before: Array
-    ) -> Forces:
-        """Forces, and the spread (a,) where `due` (); else what it was `before` (a,)."""
+        self, system: System, neighbours: NeighbourList, positions: Array, cell: Array, *, due: Array | None = None,
+        before: Array | None = None,
+    ) -> Forces:  # fmt: skip
+        """Forces, and the spread (a,) where `due` (); else what it was `before` (a,), by default zero."""
         graph = neighbours.graph(system, positions, cell)
 
         def one(model: EnergyModel, params: Any) -> Prediction:
@@ -81,12 +82,15 @@ class Field:
             quick = one(self.fast_model, self.fast)
             near = jnp.where(system.atom_mask, quick.nearest.min(axis=1), jnp.inf).min()
             out = lax.cond(near < self.compressed_from, lambda: one(self.model, self.params), lambda: quick)
+        known = jnp.zeros(len(positions), dtype=positions.dtype) if before is None else before
+        if self.members is not None and due is not None:
+            known = lax.cond(due, lambda: self._spread(system, graph), lambda: known)
         volume = jnp.abs(jnp.linalg.det(cell))
         real = system.atom_mask[:, None]
         return Forces(
             jnp.where(real, out.forces.astype(positions.dtype), 0.0), out.energy, out.stress * volume[:, None, None],
             jnp.where(real, out.nearest, 2.0 * self.cutoff).astype(positions.dtype),
-            before if self.members is None else lax.cond(due, lambda: self._spread(system, graph), lambda: before),
+            known,
         )  # fmt: skip
 
     def _spread(self, system: System, graph: Graph) -> Array:

@@ -35,8 +35,8 @@ class Conditions:
 
     timestep, thermostat_time, barostat_time (); compressibility () Å³/eV, Berendsen's only; steps () of the whole run, for
     ramps; thermal (s, 2): k_B·T at the start and the end; pressure (s, 2) likewise; freedoms (s,) degrees of freedom; still
-    (s, 2): whether total momentum and angular momentum are kept at zero; seeds (s,) uint32; spread_every () steps from one look at
-    the committee to the next. For the guards: limits (g,);
+    (s, 2): whether total momentum and angular momentum are kept at zero; seeds (s,) uint32; spread_every () steps from one look
+    at the committee to the next. For the guards: limits (g,);
     shortest (t, t) Å allowed; first_volume (s,) Å³, first_extent (s,) Å when the run began.
     """
 

@@ -50,7 +50,7 @@ class Evaluation(NamedTuple):
 
 
 class Uncertainty(NamedTuple):
-    """Standard deviations, calibrated where the potential is: energy eV; energies (atoms,) eV; forces (atoms,) eV/Å, of vectors."""
+    """Standard deviations, calibrated if the potential is: energy eV; energies (atoms,) eV; forces (atoms,) eV/Å, of vectors."""
 
     energy: float
     energies: np.ndarray

@@ -89,6 +89,17 @@ def predict(model: EnergyModel, params: Any, graph: Graph, *, e0: Array, dtype: 
     return Prediction(total_of(atomic), atomic, forces, virial / volume[:, None, None], nearest)
 
 
+def energies(model: EnergyModel, params: Any, graph: Graph, *, positions: Array, dtype: Any) -> Array:
+    """Of the atoms (a,) eV without E0, as a function of positions (a, 3) and parameters to be differentiated either way."""
+    cell, structure, neighbours, shifts, mask = (
+        jnp.asarray(x) for x in (graph.cell, graph.structure, graph.neighbours, graph.shifts, graph.mask)
+    )
+    rows = jnp.arange(len(structure), dtype=jnp.int32)
+    d = pair_vectors(positions, cell, structure, rows, neighbours, shifts, mask, 2.0 * model.cutoff).astype(dtype)
+    e = model.atomic_energies(params, d, graph.slot_capacity, graph.atom_capacity)
+    return jnp.where(jnp.asarray(graph.atom_mask), e, jnp.zeros_like(e))
+
+
 def _in_blocks(rows: Rows, t: int, start: int, stop: int, species: int, block: int) -> tuple[Array, Array, Array, Array]:
     """`rows` over the atoms of species t, `block` at a time; gradients as (n, 3, k)."""
     n = stop - start

@@ -13,7 +13,7 @@ import pytest
 from adatom.fitting.batches import Targets
 from adatom.fitting.config import LossConfig, TrainingConfig
 from adatom.fitting.loss import Prefactors, loss
-from adatom.fitting.train import decay, error_sums, make_optimiser, prefactors, rmse, score
+from adatom.fitting.train import Sums, decay, error_sums, make_optimiser, prefactors, rmse, score
 from adatom.potential.graph import Graph
 from adatom.potential.predict import Prediction
 from adatom.potential.units import GPA
@@ -177,7 +177,8 @@ def test_error_sums_and_rmse() -> None:
         energy_weight=np.array([1.0, 0.0, 5.0]), forces_weight=np.array([1.0, 1.0, 0.0]),
         stress_weight=np.array([0.0, 2.0, 0.0]),
     )  # fmt: skip
-    errors = rmse([error_sums(prediction, graph(), targets)])
+    sums = error_sums(prediction, graph(), targets)
+    errors = rmse(sums)
     e = ((np.asarray(prediction.energy) - targets.energy) / np.array(SIZES))[[0, 2]]
     f = (np.asarray(prediction.forces) - targets.forces)[:5]
     s = (np.asarray(prediction.stress) - targets.stress)[1]
@@ -185,10 +186,11 @@ def test_error_sums_and_rmse() -> None:
     assert errors["forces_rmse"] == pytest.approx(1e3 * np.sqrt((f**2).mean()))
     assert errors["stress_rmse"] == pytest.approx(np.sqrt((s**2).mean()) / GPA)
     final = LossConfig(energy_end=2.0, forces_end=3.0, stress_end=4.0)
-    assert score(errors, final) == pytest.approx(2 * (e**2).mean() + 3 * (f**2).mean() + 4 * (s**2).mean())
+    assert score(sums, final) == pytest.approx(2 * (e**2).mean() + 3 * (f**2).mean() + 4 * (s**2).mean())
 
 
 def test_no_frames_no_errors() -> None:
-    errors = rmse([])
+    nothing = Sums(*np.zeros(6))
+    errors = rmse(nothing)
     assert errors == {"energy_rmse": None, "forces_rmse": None, "stress_rmse": None}
-    assert score(errors, LossConfig()) == 0.0
+    assert score(nothing, LossConfig()) == 0.0
