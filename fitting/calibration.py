@@ -1,6 +1,6 @@
 """How large errors are where the committee spreads: factors, and how far they can be trusted, from frames kept from the training.
 
-    a² = ⟨err²/s²⟩        (the maximum likelihood of errors that are normal with σ = a s)
+    a² = ⟨err²⟩/⟨s²⟩        (not ⟨err²/s²⟩: the ratios to the smallest spreads would decide it)
 
 and, for bounds that hold without any assumption but that future errors are drawn as these were, the p-quantiles of err/s with the
 finite-sample correction ⌈(n + 1) p⌉/n (split conformal prediction: Angelopoulos, Bates, Found. Trends Mach.
@@ -104,7 +104,8 @@ def coverage(x: Errors) -> Coverage:
     found = [_covered(ratio[a], ratio[~a], p) for p in NOMINAL for a in (half, ~half)]
     pairs = np.array(found).reshape(len(NOMINAL), 2)
     return Coverage(
-        scale=float(np.sqrt(np.mean(ratio**2))), nominal=NOMINAL, factors=tuple(quantile(ratio, p) for p in NOMINAL),
+        scale=float(np.sqrt(np.mean(x.error**2) / np.mean(floored(x.spread) ** 2))), nominal=NOMINAL,
+        factors=tuple(quantile(ratio, p) for p in NOMINAL),
         found=tuple(pairs.mean(axis=1).tolist()), rank=rank(x), samples=len(ratio),
     )  # fmt: skip
 

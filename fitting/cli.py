@@ -1,4 +1,4 @@
-"""The command line: `adatom fit | test | audit | info | md | relax | analyse | ipi | demo | template`.
+"""The command line: `adatom fit | test | audit | info | md | relax | analyse | ipi | learn | demo | template`.
 
 Imports only what a verb needs, when it needs it, so that `adatom --help` answers at once. A user's mistake is one line on
 stderr and exit code 2; a run stopped with Ctrl-C exits with 130 after saying how to go on.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from adatom.fitting import cli_md
+from adatom.fitting import cli_learn, cli_md
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true")
     p.set_defaults(run=_info)
 
-    for add in (cli_md.add_md, cli_md.add_relax, cli_md.add_analyse, cli_md.add_ipi):
+    for add in (cli_md.add_md, cli_md.add_relax, cli_md.add_analyse, cli_md.add_ipi, cli_learn.add_learn):
         add(verbs)
 
     p = verbs.add_parser("demo", help="audit, fit, test and MD on the silicon DFT set that comes along: a few minutes")
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     p.set_defaults(run=_demo)
 
     p = verbs.add_parser("template", help="print a commented config")
-    p.add_argument("what", choices=("fit", "md"))
+    p.add_argument("what", choices=("fit", "md", "learn"))
     p.set_defaults(run=_template)
     return parser
 
@@ -217,6 +217,8 @@ def _demo(a: argparse.Namespace) -> int:
 def _template(a: argparse.Namespace) -> int:
     if a.what == "fit":
         from adatom.fitting.config import template
+    elif a.what == "learn":
+        from adatom.fitting.active.config import template
     else:
         from adatom.md.config import template
 

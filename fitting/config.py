@@ -169,7 +169,7 @@ def load_config(path: str | Path | None, settings: Sequence[str] = (), overrides
     try:
         return FitConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path or 'config'}: {_message(error)}") from error
+        raise ConfigError(f"{path or 'config'}: {message(error, FitConfig)}") from error
 
 
 def _absolute_paths(tree: dict[str, Any], folder: Path) -> None:
@@ -233,7 +233,8 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     node[leaf] = value
 
 
-def _message(error: ValidationError) -> str:
+def message(error: ValidationError, schema: type[BaseModel]) -> str:
+    """The first mistake in one line: which key of which section, what is wrong, what may have been meant."""
     first = error.errors()[0]
     place: list[str] = []
     for part in first["loc"]:
@@ -243,14 +244,13 @@ def _message(error: ValidationError) -> str:
             place.append(str(part))
     where = f"[{'.'.join(place[:-1])}]" if len(place) > 1 else "the file"
     if first["type"] == "extra_forbidden":
-        guess = difflib.get_close_matches(place[-1], _known_keys(place[:-1], first["loc"]), n=1)
+        guess = difflib.get_close_matches(place[-1], _known_keys(schema, place[:-1], first["loc"]), n=1)
         return f"unknown key '{place[-1]}' in {where}" + (f": did you mean '{guess[0]}'?" if guess else "")
     text = first["msg"].removeprefix("Value error, ")
     return f"'{place[-1]}' in {where}: {text}, got {first['input']!r}"[:300] if place else text
 
 
-def _known_keys(place: Sequence[str], loc: Sequence[int | str]) -> list[str]:
-    node: type[BaseModel] = FitConfig
+def _known_keys(node: type[BaseModel], place: Sequence[str], loc: Sequence[int | str]) -> list[str]:
     for name in place:
         if name == "descriptor":
             node = next((c for name, c in DESCRIPTORS.items() if name in loc), MomentsConfig)

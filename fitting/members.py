@@ -88,7 +88,8 @@ def _sensitivities(
     flat, unravel = ravel_pytree(mine)
     n = targets.n_atoms[0].astype(flat.dtype)
     positions = jnp.asarray(graph.positions)
-    v = jax.random.normal(key, (DIRECTIONS, *positions.shape), dtype=positions.dtype) * graph.atom_mask[None, :, None]
+    v = jax.random.normal(key, (DIRECTIONS, *positions.shape), dtype=positions.dtype)
+    v = jnp.where(jnp.asarray(graph.atom_mask)[None, :, None], v, 0.0)
 
     def slope(positions: Array) -> Array:
         def energy(theta: Array) -> Array:

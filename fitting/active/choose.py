@@ -1,0 +1,72 @@
+"""From explored frames to those that are labelled: a window, sound structures, then what tells them apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import ase
+import numpy as np
+
+from adatom.fitting.active.config import Rule
+from adatom.fitting.active.diversity import farthest_points, greedy_determinant, standardised
+from adatom.fitting.active.selection import Fractions, Verdict, Window, broken, classify, fractions, highest, random_within
+
+Array = np.ndarray
+CROWD = 2000
+"""Candidates that are told apart at most; more are thinned at random."""
+
+
+class Choice(NamedTuple):
+    """chosen: indices of frames, the most useful first; fractions of the explored frames; rejected: reasons and how often;
+    beyond: how many of the chosen are above the window."""
+
+    chosen: list[int]
+    fractions: Fractions
+    rejected: dict[str, int]
+    beyond: int
+
+
+def choose(
+    frames: Sequence[ase.Atoms], deviation: Array, features: Array, labelled: Array, *, window: Window, rule: Rule, count: int,
+    seed: int,
+) -> Choice:  # fmt: skip
+    """At most `count` frames. features (n, d), of labelled frames (m, d); deviation (n,) eV/Å.
+
+    Where the window holds fewer sound frames than wanted, frames above it follow, the least deviating first: a potential that
+    fails at once would else never learn why.
+    """
+    verdicts = classify(deviation, *window)
+    reasons: Counter[str] = Counter()
+    sound = np.zeros(len(frames), dtype=bool)
+    for k in np.flatnonzero(verdicts != Verdict.ACCURATE):
+        reason = broken(frames[int(k)])
+        sound[k] = reason is None
+        if reason:
+            reasons[_kind(reason)] += 1
+    candidates = np.flatnonzero((verdicts == Verdict.CANDIDATE) & sound)
+    if len(candidates) > CROWD:
+        candidates = np.sort(np.random.default_rng(seed).permutation(candidates)[:CROWD])
+    picked = [int(candidates[k]) for k in _pick(rule, deviation[candidates], features[candidates], labelled, count, seed)]
+    above = np.flatnonzero((verdicts == Verdict.FAILED) & sound & np.isfinite(deviation))
+    more = [int(k) for k in above[np.argsort(deviation[above], kind="stable")][: max(0, count - len(candidates))]]
+    return Choice(picked + more, fractions(verdicts), dict(reasons), len(more))
+
+
+def _pick(rule: Rule, deviation: Array, features: Array, labelled: Array, count: int, seed: int) -> Sequence[int] | Array:
+    allowed = np.ones(len(deviation), dtype=bool)
+    if rule == "random":
+        return random_within(allowed, count, seed=seed)
+    if rule == "highest" or len(deviation) <= count:
+        return highest(deviation, allowed, count)
+    x, y = standardised(features, labelled)
+    return (greedy_determinant if rule == "determinant" else farthest_points)(x, count, labelled=y)
+
+
+def _kind(reason: str) -> str:
+    """Reasons without their numbers, to be counted."""
+    for word, kind in (("apart", "atoms too close"), ("left the rest", "evaporated"), ("density", "absurd density")):
+        if word in reason:
+            return kind
+    return "broken cell"

@@ -1,0 +1,222 @@
+"""The one file of `adatom learn CONFIG.toml`: where to begin, where to explore, what to select, who labels, when to stop.
+
+    [start]  labelled frames, or none        [explore]  prototypes, structures, temperatures, pressures, lengths of runs
+    [select] window, rule, how many          [label]    the calculator (`label_config`)
+    [fit.*]  any key of `adatom fit`         [stop]     convergence and budgets
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from adatom.fitting.active.generators import Generator
+from adatom.fitting.active.label_config import LabelConfig, label_config, label_template
+from adatom.fitting.config import (
+    ConfigError,
+    DataConfig,
+    FitConfig,
+    LossConfig,
+    ModelSection,
+    TrainingConfig,
+    UncertaintyConfig,
+    message,
+)
+
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Rule = Literal["determinant", "farthest", "highest", "random"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StartConfig(_Section):
+    """[start]: what is known before."""
+
+    data: Annotated[tuple[str, ...], Field(description="labelled frames, of the same calculator and settings")] = ()
+    test: Annotated[tuple[str, ...], Field(description="labelled frames that errors are reported on, never selected from")] = ()
+    labels: Annotated[int, Field(ge=0, description="structures of [explore] labelled before anything is fitted")] = 12
+
+
+class ExploreConfig(_Section):
+    """[explore]: molecular dynamics over what the potential is for."""
+
+    prototypes: Annotated[dict[str, str], Field(description="name = file, of crystals or molecules")] = {}
+    structures: tuple[Generator, ...] = ()
+    temperatures_K: Annotated[tuple[Positive, ...], Field(min_length=1)] = (300.0, 600.0, 1200.0)
+    pressures_GPa: Annotated[
+        tuple[Finite, ...], Field(min_length=1, description="of what is periodic in three directions")
+    ] = (0.0,)
+    runs: Annotated[int, Field(ge=1, description="an iteration; structures, temperatures and pressures take turns")] = 24
+    duration_ps: Annotated[Positive, Field(description="of each run in the first iteration")] = 1.0
+    growth: Annotated[float, Field(ge=1.0, le=10.0, description="runs of each iteration are so many times longer")] = 1.5
+    max_duration_ps: Positive = 10.0
+    timestep_fs: Positive = 1.0
+    interval: Annotated[int, Field(ge=1, description="steps between frames that are judged")] = 20
+
+
+class SelectConfig(_Section):
+    """[select]: which of the explored frames are labelled."""
+
+    lower_eV_A: Annotated[float, Field(ge=0.0, description="σ of a force: below, a frame is accurate; 0: adaptive")] = 0.0
+    upper_eV_A: Annotated[float, Field(ge=0.0, description="above, a run is stopped; 0: adaptive")] = 0.0
+    rule: Annotated[Rule, Field(description="among candidates; random is DP-GEN's")] = "determinant"
+    labels: Annotated[int, Field(ge=1, description="an iteration, at most")] = 20
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SelectConfig:
+        if (self.lower_eV_A == 0.0) != (self.upper_eV_A == 0.0):
+            raise ValueError("give both lower_eV_A and upper_eV_A, or neither")
+        if self.upper_eV_A and self.upper_eV_A <= self.lower_eV_A:
+            raise ValueError(f"upper_eV_A must be above lower_eV_A, {self.upper_eV_A:g} is not above {self.lower_eV_A:g}")
+        return self
+
+
+class StopConfig(_Section):
+    """[stop]: whichever comes first."""
+
+    accurate: Annotated[float, Field(gt=0.0, le=1.0, description="part of explored frames, with runs of full length")] = 0.995
+    iterations: Annotated[int, Field(ge=1)] = 20
+    labels: Annotated[int, Field(ge=1, description="in all, beside [start] data")] = 1000
+    core_hours: Annotated[float, Field(ge=0.0, description="of labelling; 0: no limit")] = 0.0
+
+
+class FitSections(_Section):
+    """[fit.model], [fit.loss], [fit.training], [fit.uncertainty]: as of `adatom fit`."""
+
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.15
+    model: ModelSection = ModelSection()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+    uncertainty: UncertaintyConfig = UncertaintyConfig(kind="deep", members=4, effort=0.5)
+
+    @model_validator(mode="after")
+    def _knows(self) -> FitSections:
+        if self.uncertainty.kind == "none":
+            raise ValueError("active learning needs a potential that knows its error: uncertainty.kind cannot be none")
+        return self
+
+
+class LearnConfig(_Section):
+    """A campaign."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    start: StartConfig = StartConfig()
+    explore: ExploreConfig = ExploreConfig()
+    select: SelectConfig = SelectConfig()
+    label: LabelConfig
+    fit: FitSections = FitSections()
+    stop: StopConfig = StopConfig()
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> LearnConfig:
+        if not self.explore.structures or not self.explore.prototypes:
+            raise ValueError("[explore] needs prototypes and [[explore.structures]]: what shall be explored?")
+        return self
+
+    def fit_config(self, train: Path, *, iteration: int) -> FitConfig:
+        """Of the potential of one iteration."""
+        data = DataConfig(
+            train=(str(train),), test=self.start.test, validation_fraction=self.fit.validation_fraction, audit="off"
+        )
+        training = self.fit.training.model_copy(update={"seed": self.fit.training.seed + iteration})
+        return FitConfig(data=data, model=self.fit.model, loss=self.fit.loss, training=training, uncertainty=self.fit.uncertainty)
+
+
+def load_config(path: str | Path) -> LearnConfig:
+    """Read a TOML file; paths in it are relative to it. ConfigError with one line for any mistake."""
+    path = Path(path)
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such config file; `adatom template learn` prints one") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path}: a folder, not a config file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML, {error}") from error
+    root = path.parent.resolve()
+    _absolute(tree, root)
+    if not isinstance(tree.get("label"), dict):
+        raise ConfigError(f"{path}: there is no section [label]: who computes energies and forces?")
+    try:
+        tree["label"] = label_config(tree["label"], root=root)
+        return LearnConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {message(error, LearnConfig)}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _absolute(tree: dict[str, Any], root: Path) -> None:
+    start, explore, fit = (tree.get(x) for x in ("start", "explore", "fit"))
+    if isinstance(start, dict):
+        for key in ("data", "test"):
+            value = [start[key]] if isinstance(start.get(key), str) else start.get(key)
+            if isinstance(value, list):
+                start[key] = [str(root / x) if isinstance(x, str) else x for x in value]
+    if isinstance(explore, dict) and isinstance(explore.get("prototypes"), dict):
+        explore["prototypes"] = {k: str(root / v) if isinstance(v, str) else v for k, v in explore["prototypes"].items()}
+    descriptor = fit.get("model", {}).get("descriptor") if isinstance(fit, dict) and isinstance(fit.get("model"), dict) else None
+    if isinstance(descriptor, dict):
+        descriptor.setdefault("type", "moments")
+
+
+def template() -> str:
+    """A commented config: what is usually changed, and where the rest is described."""
+    return TEMPLATE + "\n" + label_template()
+
+
+TEMPLATE = """\
+# adatom learn: from a crystal and a DFT code to a potential. Run: adatom learn THIS_FILE (again to go on).
+
+seed = 1
+
+[start]
+data = []                        # labelled frames of the same calculator, if there are any
+test = []                        # labelled frames to report errors on; never selected from
+
+[explore]
+temperatures_K = [300, 600, 1200]
+pressures_GPa = [0.0]
+runs = 24                        # an iteration
+duration_ps = 1.0                # of a run in the first iteration; 1.5 times longer in each later one, up to max_duration_ps
+max_duration_ps = 10.0
+timestep_fs = 1.0
+interval = 20                    # steps between frames that are judged
+
+[explore.prototypes]
+silicon = "silicon.cif"          # any file ASE reads
+
+[[explore.structures]]           # kinds: bulk strained rattled surfaces vacancies interstitials alloy close_pairs dimers melt
+kind = "strained"
+atoms = 16
+count = 6
+
+[[explore.structures]]
+kind = "vacancies"
+atoms = 32
+
+[select]
+rule = "determinant"             # determinant, farthest, highest, random
+labels = 20                      # an iteration, at most
+# lower_eV_A = 0.1               # window of the force's σ; adaptive where not given
+# upper_eV_A = 0.5
+
+[fit.training]                   # any key of `adatom template fit`, below fit
+epochs = 0
+
+[fit.uncertainty]
+kind = "deep"
+members = 4
+
+[stop]
+accurate = 0.995                 # part of the explored frames
+iterations = 20
+labels = 1000
+core_hours = 0.0                 # of labelling; 0: no limit
+"""

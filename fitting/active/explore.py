@@ -1,0 +1,128 @@
+"""Molecular dynamics over what the potential is for, watched by its own uncertainty.
+
+Run r of an iteration takes structure r (in turn), and temperature and pressure in an order shuffled by (seed, iteration). Runs
+go together on the device (`adatom.md.simulate_many`); what is periodic in three directions at constant pressure, the rest at
+constant volume. A run whose largest σ of a force reaches the upper threshold, or that any other guard finds broken, ends there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ase
+import ase.io
+import numpy as np
+
+from adatom.fitting.active.config import ExploreConfig
+from adatom.fitting.active.generators import generate
+from adatom.md import Settings, simulate_many
+from adatom.md.results import MDSummary
+from adatom.potential.potential import Potential
+
+
+class Explored(NamedTuple):
+    """frames, with `config_type` and `origin` in info; deviation (frames,) eV/Å, the largest σ of a force; run (frames,);
+    ended (runs,): why a run ended early, or ""."""
+
+    frames: list[ase.Atoms]
+    deviation: np.ndarray
+    run: np.ndarray
+    ended: list[str]
+
+
+def starting_structures(config: ExploreConfig, seed: int) -> list[ase.Atoms]:
+    """What the generators make. Raises ValueError for a prototype that cannot be read."""
+    prototypes = {}
+    for name, path in config.prototypes.items():
+        try:
+            found = ase.io.read(path)
+        except Exception as error:  # readers of ASE raise anything
+            raise ValueError(f"prototype {name!r}: {path} cannot be read ({' '.join(str(error).split())[:120]})") from error
+        assert isinstance(found, ase.Atoms)
+        found.calc = None
+        prototypes[name] = found
+    return generate(config.structures, prototypes, seed)
+
+
+def explore(
+    potential: Potential, config: ExploreConfig, *, seed: int, iteration: int, upper: float, folder: Path
+) -> Explored:  # fmt: skip
+    """Trajectories go to `folder`, over what was there. Deterministic in seed and iteration (on one kind of machine)."""
+    structures = starting_structures(config, seed)
+    rng = np.random.default_rng([seed, iteration])
+    offset = (iteration - 1) * config.runs
+    chosen = [(offset + r) % len(structures) for r in range(config.runs)]
+    temperatures, pressures = (
+        _in_turn(values, config.runs, rng) for values in (config.temperatures_K, config.pressures_GPa)
+    )
+    steps = max(config.interval, round(duration_ps(config, iteration) * 1000.0 / config.timestep_fs))
+    folder.mkdir(parents=True, exist_ok=True)
+    frames: list[ase.Atoms] = []
+    deviation: list[float] = []
+    run: list[int] = []
+    ended = [""] * config.runs
+    solid = [bool(structures[k].pbc.all()) for k in chosen]
+    for ensemble, wanted in (("npt", True), ("nvt", False)):
+        members = [r for r in range(config.runs) if solid[r] == wanted]
+        if not members:
+            continue
+        hot = [float(structures[chosen[r]].info.get("md_temperature_K", temperatures[r])) for r in members]
+        given: dict[str, Any] = {
+            "ensemble": ensemble, "steps": steps, "timestep_fs": config.timestep_fs, "temperature_K": tuple(hot),
+            "interval": config.interval, "seed": int(rng.integers(2**31)), "max_spread_eV_A": upper,
+            "checkpoint_s": 1e9,
+        }  # fmt: skip
+        if ensemble == "npt":
+            given |= {"pressure_GPa": tuple(pressures[r] for r in members)}
+        starts = [_at_rest(structures[chosen[r]]) for r in members]
+        found = simulate_many(
+            potential, starts, Settings(**given), trajectory=folder / f"{ensemble}.extxyz", overwrite=True, on_stop="return"
+        )
+        for r, start, summary, t in zip(members, starts, found, hot, strict=True):
+            at = f"{t:g} K" + (f", {pressures[r]:g} GPa" if ensemble == "npt" else "")
+            visited, spreads = _visited(summary)
+            for k, (atoms, spread) in enumerate(zip(visited, spreads, strict=True)):
+                info = structures[chosen[r]].info
+                atoms.info = {
+                    "config_type": info["config_type"], "origin": f"{info['origin']}; run {r}, {ensemble} {at}, frame {k}"
+                }
+                frames.append(atoms)
+                deviation.append(spread)
+                run.append(r)
+            ended[r] = "" if summary.stop is None else summary.stop.guard
+            assert len(start) == len(summary.atoms)
+    return Explored(frames, np.array(deviation), np.array(run, dtype=int), ended)
+
+
+def duration_ps(config: ExploreConfig, iteration: int) -> float:
+    """Of the runs of an iteration, the first is 1."""
+    return min(config.duration_ps * config.growth ** (iteration - 1), max(config.max_duration_ps, config.duration_ps))
+
+
+def _in_turn(values: Sequence[float], n: int, rng: np.random.Generator) -> list[float]:
+    """n values, each as often as the others, shuffled."""
+    repeated = [values[k % len(values)] for k in range(n)]
+    return [repeated[k] for k in rng.permutation(n)]
+
+
+def _at_rest(atoms: ase.Atoms) -> ase.Atoms:
+    out = atoms.copy()
+    out.info = {}
+    return out
+
+
+def _visited(summary: MDSummary) -> tuple[list[ase.Atoms], list[float]]:
+    """Frames of the trajectory and of the stop, if it was the spread that stopped it, with the largest σ of a force of each."""
+    assert summary.trajectory is not None
+    frames = ase.io.read(summary.trajectory, ":") if summary.trajectory.stat().st_size else []
+    assert isinstance(frames, list)
+    spreads = [row.max_spread_eV_A for row in summary.rows][: len(frames)]
+    frames = frames[: len(spreads)]
+    for atoms in frames:
+        atoms.calc = None
+    if summary.stop is not None and summary.stop.guard == "spread":
+        frames.append(summary.stop.offending)
+        spreads.append(float("inf"))
+    return frames, spreads

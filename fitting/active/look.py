@@ -1,0 +1,85 @@
+"""What a potential sees in frames: how unsure it is of each, and features by which frames are told apart.
+
+A frame's features are its standardised descriptors, averaged over atoms with weights σ_i²: those of the atoms it is unsure of,
+
+    x_t = Σ_{i of species t} σ_i² (D_i − mean_t)/std_t / Σ_i σ_i²,     one block for each species.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import ase
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adatom.fitting.batches import Bucket, assemble, chunks, make_buckets, neighbourhoods
+from adatom.fitting.dataset import Frame, Labels
+from adatom.fitting.metrics import ATOMS
+from adatom.potential.committee import spread
+from adatom.potential.geometry import pair_vectors
+from adatom.potential.model import Model, Params
+from adatom.potential.potential import Potential
+from adatom.potential.structure import from_atoms
+
+
+class Look(NamedTuple):
+    """features (n, d); deviation (n,) eV/Å, the largest calibrated σ of a force; mean (n,) eV/Å, its mean over atoms."""
+
+    features: np.ndarray
+    deviation: np.ndarray
+    mean: np.ndarray
+
+
+def look(potential: Potential, frames: Sequence[ase.Atoms]) -> Look:
+    """In float32. Raises ValueError for elements the potential does not know, and where it has no committee."""
+    if potential.committee is None:
+        raise ValueError("the potential knows nothing about its own error: fit it with [uncertainty] kind other than 'none'")
+    model, scale = potential.model, potential.committee.scales[1]
+    d = model.config.descriptor.n_features(len(model.elements)) * len(model.elements)
+    out = Look(np.zeros((len(frames), d)), np.zeros(len(frames)), np.zeros(len(frames)))
+    unlabelled = [Frame(from_atoms(x), Labels(None, None, None)) for x in frames]
+    if not frames:
+        return out
+    items = neighbourhoods(unlabelled, model.elements, model.cutoff)
+    for bucket in make_buckets(unlabelled, items):
+        size = min(len(bucket), max(1, ATOMS // sum(bucket.atom_capacity)))
+        for rows, present in chunks(np.arange(len(bucket)), size):
+            with jax.enable_x64(True):
+                found = _look(model, potential.params, {"network": potential.committee.members}, bucket, rows, present)
+            features, deviation, mean = (np.asarray(x, dtype=np.float64)[present] for x in found)
+            index = np.asarray(bucket.frame)[rows[present]]
+            out.features[index], out.deviation[index], out.mean[index] = features, scale * deviation, scale * mean
+    return out
+
+
+@partial(jax.jit, static_argnames="model")
+def _look(
+    model: Model, params: Params, members: Params, bucket: Bucket, rows: np.ndarray, present: np.ndarray
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    graph, _ = assemble(bucket, rows, present)
+    structure, mask = jnp.asarray(graph.structure), jnp.asarray(graph.atom_mask)
+    sigma = jnp.where(mask, spread(model, params, members, graph, dtype=jnp.float32).forces.astype(jnp.float32), 0.0)
+    s = graph.n_structures
+
+    def total(x: jax.Array) -> jax.Array:
+        return jax.ops.segment_sum(x, structure, s)
+
+    real = mask.astype(jnp.float32)
+    n, share = total(real), sigma**2 + 1e-12 * real
+    share = share / total(share)[structure]
+    vectors = pair_vectors(
+        jnp.asarray(graph.positions), jnp.asarray(graph.cell), structure, jnp.arange(len(structure), dtype=jnp.int32),
+        jnp.asarray(graph.neighbours), jnp.asarray(graph.shifts), jnp.asarray(graph.mask), 2.0 * model.cutoff,
+    ).astype(jnp.float32)  # fmt: skip
+    d = model.descriptors(params["network"], vectors, graph.slot_capacity, graph.atom_capacity)
+    statistics, blocks = params["statistics"], []
+    for t in range(len(model.elements)):
+        own = jnp.asarray(np.repeat(np.arange(len(graph.atom_capacity)), graph.atom_capacity) == t)
+        mean, std = (jnp.asarray(x)[t][None].astype(jnp.float32) for x in (statistics.feature_mean, statistics.feature_std))
+        weighted = (d - mean) / std * (share * own.astype(jnp.float32))[:, None]
+        blocks.append(total(jnp.where(mask[:, None], weighted, 0.0)))
+    return jnp.concatenate(blocks, axis=1), jax.ops.segment_max(sigma, structure, s), total(sigma) / n

@@ -1,0 +1,181 @@
+"""A campaign, tiny but whole: EMT copper is learnt, stopped, continued; nothing is computed twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ase.io
+import jax
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from adatom.fitting.active.campaign import first_structures
+from adatom.fitting.active.choose import choose
+from adatom.fitting.active.config import load_config, template
+from adatom.fitting.active.ledger import Ledger
+from adatom.fitting.active.selection import Window
+from adatom.fitting.cli import main
+from adatom.fitting.config import ConfigError
+from adatom.potential import AdatomCalculator
+
+CONFIG = """
+[start]
+labels = 10
+test = ["test.extxyz"]
+[explore]
+temperatures_K = [300, 900]
+runs = 4
+duration_ps = 0.1
+growth = 1.0
+timestep_fs = 2.0
+interval = 10
+prototypes = {cu = "cu.extxyz"}
+[[explore.structures]]
+kind = "rattled"
+atoms = 4
+count = 12
+max_strain = 0.03
+[select]
+lower_eV_A = 1e-5
+upper_eV_A = 5.0
+labels = 3
+[label]
+calculator = "emt"
+workers = 2
+[fit]
+validation_fraction = 0.3
+[fit.model.descriptor]
+type = "symmetry_functions"
+cutoff = 3.6
+n_radial = 3
+n_angular = 1
+zetas = [1.0]
+[fit.model.fitting_net]
+widths = [8]
+[fit.training]
+epochs = 20
+max_buckets = 1
+[fit.uncertainty]
+kind = "laplace"
+members = 4
+[stop]
+iterations = 1
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("learn")
+    ase.io.write(folder / "cu.extxyz", bulk("Cu", cubic=True))
+    test = [bulk("Cu", cubic=True, a=a) for a in (3.5, 3.6, 3.7)]
+    for k, atoms in enumerate(test):
+        atoms.rattle(0.1, seed=k)
+        atoms.calc = EMT()
+        atoms.get_stress()
+    ase.io.write(folder / "test.extxyz", test)
+    (folder / "cu.toml").write_text(CONFIG)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::adatom.potential.ExtrapolationWarning")
+def test_a_campaign_and_its_continuation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "cu"
+    assert main(["learn", str(folder / "cu.toml"), "--dry-run"]) == 0
+    assert "labelled before anything is fitted: 10, 4 to 4 atoms" in capsys.readouterr().out
+    assert not out.exists()
+    assert main(["learn", str(folder / "cu.toml")]) == 0
+    said = capsys.readouterr().out
+    assert "1 iterations done" in said
+    before = (out / "iteration-001" / "report.json").read_bytes()
+    report = json.loads(before)
+    assert report["labels"] == {"done": 3, "failed": 0, "rejected": 0}
+    assert (report["labels_total"], report["new_labels"]["frames"]) == (13, 3)
+    assert report["explored"]["selected"] == 3
+    assert report["test"]["forces"] > 0
+    (out / "config.toml").write_text((out / "config.toml").read_text().replace("iterations = 1", "iterations = 2"))
+    with Ledger(out / "ledger.sqlite", settings=load_config(out / "config.toml").label.fingerprint) as ledger:
+        old = {c.hash: c.finished for c in ledger.rows("done")}
+    # its paths are relative to where it came from: continued from there
+    (folder / "cu.toml").write_text(CONFIG.replace("iterations = 1", "iterations = 2"))
+    assert main(["learn", str(folder / "cu.toml")]) == 0
+    assert "2 iterations done" in capsys.readouterr().out
+    assert (out / "iteration-001" / "report.json").read_bytes() == before
+    with Ledger(out / "ledger.sqlite", settings=load_config(folder / "cu.toml").label.fingerprint) as ledger:
+        now = {c.hash: (c.finished, c.attempt) for c in ledger.rows("done")}
+    assert {h: now[h] for h in old} == {h: (t, 1) for h, t in old.items()}
+    data = ase.io.read(out / "data.extxyz", ":")
+    assert len(data) == len(now) > len(old)
+    for atoms in data[:3]:
+        label = atoms.get_forces()
+        atoms.calc = EMT()
+        np.testing.assert_allclose(label, atoms.get_forces(), atol=1e-7)
+    atoms.calc = AdatomCalculator(out / "model.adatom")
+    assert atoms.calc.get_property("forces_std", atoms).shape == (4,)
+    page = (out / "report.html").read_text()
+    assert page.count("<tr>") == 4
+    assert "data:image/png;base64," in page
+    assert main(["learn", "status", str(out)]) == 0
+    assert "E test" in capsys.readouterr().out
+    assert main(["learn", "stop", str(out)]) == 0
+    assert (out / "stop").exists()
+    assert main(["learn", "retry", str(out)]) == 0
+    assert "0 failed calculations are queued again" in capsys.readouterr().out
+
+
+WRONG = [
+    ("runs = 4", "runz = 4", "unknown key 'runz' in [explore]: did you mean 'runs'?"),
+    ("upper_eV_A = 5.0", "", "give both lower_eV_A and upper_eV_A, or neither"),
+    ('calculator = "emt"', 'calculator = "emmt"', "unknown calculator 'emmt' in [label]: did you mean 'emt'?"),
+    ('kind = "laplace"', 'kind = "none"', "uncertainty.kind cannot be none"),
+    ("[label]", "[labels]", "there is no section [label]"),
+    ("cu.extxyz", "no.extxyz", "prototype 'cu'"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), WRONG, ids=[w[1] or "no upper" for w in WRONG])
+def test_mistakes_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, message: str) -> None:
+    path = folder / "wrong.toml"
+    path.write_text(CONFIG.replace(old, new))
+    assert main(["learn", str(path), "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert message in said
+
+
+def test_the_template_is_a_config(tmp_path: Path) -> None:
+    (tmp_path / "learn.toml").write_text(template())
+    config = load_config(tmp_path / "learn.toml")
+    assert config.explore.prototypes == {"silicon": str(tmp_path / "silicon.cif")}
+    with pytest.raises(ConfigError, match="no such config file"):
+        load_config(tmp_path / "none.toml")
+
+
+def test_first_structures_of_every_kind() -> None:
+    made = [bulk("Cu") for _ in range(12)]
+    for k, atoms in enumerate(made):
+        atoms.info["config_type"] = "a" if k < 10 else "b"
+    assert [x.info["config_type"] for x in first_structures(made, 6)] == ["a"] * 4 + ["b"] * 2
+    assert len(first_structures(made, 40)) == 12
+
+
+def test_beyond_the_window_where_it_is_empty() -> None:
+    """Sound frames in the window first; then the least deviating above it; broken ones never."""
+    frames = [bulk("Cu", cubic=True) for _ in range(6)]
+    frames[4].positions[1] = frames[4].positions[0] + 0.1
+    deviation = np.array([0.01, 0.2, 0.9, 0.7, 0.3, np.inf])
+    features = np.eye(6)
+    found = choose(frames, deviation, features, np.zeros((0, 6)), window=Window(0.1, 0.5), rule="determinant", count=3, seed=0)
+    assert found.chosen == [1, 3, 2]
+    assert found.rejected == {"atoms too close": 1}
+    assert found.beyond == 2
+    assert found.fractions[:3] == pytest.approx((1 / 6, 2 / 6, 3 / 6))
