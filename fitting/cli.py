@@ -148,6 +148,13 @@ def _test(a: argparse.Namespace) -> int:
     with progress("testing", unit="frames") as report:
         comparison = compare(potential, frames, precision=a.precision, progress=report)
     errors = comparison.errors()
+    known = potential.committee and potential.committee.calibration
+    if known:
+        from adatom.fitting.calibration import errors_and_spreads, judged
+        from adatom.fitting.calibration import table as calibration_table
+
+        pairs = zip(("energy", "forces"), (known.energy, known.forces), errors_and_spreads(potential, frames), strict=True)
+        errors["uncertainty"] = {name: judged(c, x) for name, c, x in pairs if len(x.error)}
     if a.plot:
         from adatom.fitting.plots import parity
 
@@ -156,6 +163,8 @@ def _test(a: argparse.Namespace) -> int:
         print(json.dumps({"model": str(a.model), "precision": a.precision, **errors}, ensure_ascii=False))
     else:
         print(f"{coverage.summary()}\n\n{table(errors)}")
+        if errors.get("uncertainty"):
+            print(f"\n{calibration_table(errors['uncertainty'])}")
     return 0
 
 
@@ -192,6 +201,11 @@ def _info(a: argparse.Namespace) -> int:
         "  shortest distances in the data (Å): "
         + ", ".join(f"{k} {v:.2f}" if v else f"{k} none" for k, v in header["min_distance"].items())
     )
+    committee = header.get("committee")
+    if committee:
+        known = committee["calibration"]
+        how = f"calibrated on {known['data']}" if known else "not calibrated"
+        print(f"  uncertainty: {committee['kind']}, {committee['members']} members, {how}")
     for name, e in info.get("errors", {}).items():
         cells = [
             f"{key} {e[key]['mae']:.3g}/{e[key]['rmse']:.3g} {e['units'][key]}"
