@@ -22,6 +22,7 @@ from typing import Any
 
 import ase
 import ase.io
+import jax
 import numpy as np
 
 from adatom.fitting.active.choose import choose
@@ -63,6 +64,7 @@ class Campaign:
                 done = self._first(folder) if n == 0 else self._iteration(n, folder)
                 write_atomically(folder / "report.json", json.dumps(done, indent=1).encode())
                 write_report(self.directory)
+                jax.clear_caches()  # programs of other sizes follow, and a process has room for so many
             reason = self._finished(n, done)
             if reason:
                 return reason
