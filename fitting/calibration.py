@@ -90,6 +90,8 @@ def _forward(
 def calibrated(potential: Potential, frames: Sequence[Frame], *, data: str, precision: str = "float32") -> Potential:
     """The potential with its committee calibrated on `frames`; as it is where there are too few to say anything."""
     assert potential.committee is not None
+    if len(frames) < LEAST:
+        return potential
     energy, forces = errors_and_spreads(potential, frames, precision=precision)
     if min(len(np.unique(energy.frame)), len(np.unique(forces.frame))) < LEAST:
         return potential

@@ -118,9 +118,11 @@ def test_calibration(problem: Problem, frames: list[Frame]) -> None:
     network = start(problem)
     committee = make_committee(UncertaintyConfig(), problem, network, Path(), resume=False, report=silent, say=silent)
     potential = Potential(problem.model, {"network": network, "statistics": problem.statistics}, committee=committee)
-    few = calibrated(potential, frames[: LEAST - 1], data="validation")
-    assert few.committee is not None
-    assert few.committee.calibration is None
+    unlabelled = [dataclasses.replace(x, labels=Labels(x.labels.energy, None, None)) for x in frames]
+    for few in ([], frames[: LEAST - 1], unlabelled):
+        kept = calibrated(potential, few, data="validation").committee
+        assert kept is not None
+        assert kept.calibration is None
     done = calibrated(potential, frames, data="validation").committee
     assert done is not None
     assert done.calibration is not None
