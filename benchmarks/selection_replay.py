@@ -174,7 +174,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     pin(options.core)
     began, curves = time.process_time(), {}
-    print(f"{date.today()}; device: {cpu_name()}; commit {commit()}\n\n| seed | rule | labels: force RMSE, meV/Å |\n|---|---|---|")
+    print(f"{date.today()}; device: {cpu_name()}; commit {commit()}\n")
+    print("| seed | rule | labels: force RMSE, meV/Å |\n|---|---|---|")
     for seed in range(options.seeds):
         pool = Pool(seed, options.frames)
         for rule in options.rules:
