@@ -184,6 +184,7 @@ def _audit(a: argparse.Namespace) -> int:
 
 
 def _info(a: argparse.Namespace) -> int:
+    from adatom.potential.kernels.build import describe
     from adatom.potential.model_file import header_of, load
 
     header = header_of(load(a.model))
@@ -196,6 +197,8 @@ def _info(a: argparse.Namespace) -> int:
         f"{header['parameters']} parameters"
     )
     print(f"  descriptor {config['descriptor']['type']}, fitting net {config['fitting_net']['widths']}")
+    if config["descriptor"]["type"] == "moments":
+        print(f"  evaluated on a CPU by {describe()}")
     print("  E0 (eV): " + ", ".join(f"{k} {v:.4f}" for k, v in header["e0"].items()))
     print(
         "  shortest distances in the data (Å): "
