@@ -185,6 +185,7 @@ def _audit(a: argparse.Namespace) -> int:
 
 
 def _info(a: argparse.Namespace) -> int:
+    from adatom.potential.kernels.build import describe
     from adatom.potential.model_file import header_of, load
 
     header = header_of(load(a.model))
@@ -200,6 +201,8 @@ def _info(a: argparse.Namespace) -> int:
         print(f"  of {config['family']}, from {', '.join(info.get('source', ['an unknown file']))}")
     else:
         print(f"  descriptor {config['descriptor']['type']}, fitting net {config['fitting_net']['widths']}")
+        if config["descriptor"]["type"] == "moments":
+            print(f"  evaluated on a CPU by {describe()}")
     print("  E0 (eV): " + ", ".join(f"{k} {v:.4f}" for k, v in header["e0"].items()))
     print(
         "  shortest distances in the data (Å): "

@@ -20,8 +20,8 @@ from jax import lax
 from adatom.md.neighbours import NeighbourList
 from adatom.md.system import System
 from adatom.potential.committee import spread
-from adatom.potential.compression import compress
-from adatom.potential.evaluator import BLOCK, Precision, self_test
+from adatom.potential.compression import CompressedModel
+from adatom.potential.evaluator import BLOCK, Precision, fastest, self_test
 from adatom.potential.graph import Graph
 from adatom.potential.model import EnergyModel
 from adatom.potential.model_file import load
@@ -48,7 +48,7 @@ class Field:
     """params {"network", "statistics"}; members: the part of them in which a committee's members differ, with a leading axis, or
     None; scale () of their spread; shortest_seen (t, t) Å in the training data, 0 where unknown.
 
-    `fast` are the compressed parameters for `fast_model`, good for distances of at least `compressed_from` Å.
+    `fast` are the parameters for `fast_model`, compiled or compressed, good for distances of at least `compressed_from` Å.
     """
 
     params: Any
@@ -78,6 +78,8 @@ class Field:
 
         if self.fast_model is None:
             out = one(self.model, self.params)
+        elif not self.compressed_from:
+            out = one(self.fast_model, self.fast)
         else:
             quick = one(self.fast_model, self.fast)
             near = jnp.where(system.atom_mask, quick.nearest.min(axis=1), jnp.inf).min()
@@ -121,7 +123,7 @@ def make_field(sources: Source | Sequence[Source], *, precision: Precision) -> F
     for x in potentials:
         self_test(x, precision)
     with jax.enable_x64(True):
-        packed = compress(first.model, first.params, precision)
+        packed = fastest(first.model, first.params, precision)
     fast_model, fast = packed or (None, ())
     distance = np.asarray(first.statistics.min_distance)
     seen: Any = np.where(np.isfinite(distance), distance, 0.0)
@@ -130,6 +132,6 @@ def make_field(sources: Source | Sequence[Source], *, precision: Precision) -> F
         members = jax.tree.map(lambda *x: np.stack(x), *[x.params for x in potentials])
     elif first.committee is not None:
         members, one = {"network": first.committee.members}, jnp.asarray(first.committee.scales[1])
-    shortest = 0.0 if fast_model is None else fast_model.shortest
+    shortest = fast_model.shortest if isinstance(fast_model, CompressedModel) else 0.0
     e0: Any = np.asarray(first.statistics.e0)
     return Field(first.params, fast, e0, members, one, seen, first.model, fast_model, shortest, precision)
