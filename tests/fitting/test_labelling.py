@@ -22,9 +22,10 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
 from adatom.fitting.active import label_worker
+from adatom.fitting.active.cost import estimate
 from adatom.fitting.active.label_checks import check_label, check_structure
 from adatom.fitting.active.label_config import ChecksConfig, LabelConfig, label_config, label_template, load_label_config
-from adatom.fitting.active.labelling import LabelError, Labelled, cancel, estimate, label
+from adatom.fitting.active.labelling import LabelError, Labelled, cancel, label
 from adatom.fitting.active.ledger import Calculation, Ledger
 from adatom.potential.structure import from_atoms
 
@@ -176,7 +177,7 @@ def test_everything_that_goes_wrong(slow: Slow, tmp_path: Path) -> None:
     assert c["Ne"].label_energy == c["Ne"].free_energy == (c["Ne"].energy or 0.0) - 0.5
     assert len(said) == 8
     assert all("\n" not in line for line in said)
-    assert not workers_of(tmp_path / "jobs")
+    wait_for(lambda: not workers_of(tmp_path / "jobs"))  # they leave after their results
 
 
 def test_attempts(slow: Slow, tmp_path: Path) -> None:
@@ -343,6 +344,31 @@ def test_a_second_worker_leaves(slow: Slow, tmp_path: Path) -> None:
         assert subprocess.run(command, timeout=60, check=False).returncode == 0
     assert slow.finished() == {"job": 1}
     assert json.loads((tmp_path / "job" / "result.json").read_text())["hash"] == "h"
+
+
+def test_without_standard_streams(slow: Slow, tmp_path: Path) -> None:
+    """As cron and daemons start programs: the lock does not become the worker's input."""
+    text = '[label]\ncalculator = "slow_module:Slow"\nstress = false\nenvironment = {SLOW_COUNTER = "./counter"}\n'
+    (tmp_path / "config.toml").write_text(text)
+    config = load_label_config(tmp_path / "config.toml")
+    with Ledger(tmp_path / "ledger.sqlite", settings=config.fingerprint) as ledger:
+        for k in range(3):
+            ledger.add(chain("Ne", seed=k), iteration=0, origin={})
+    code = """
+import os, sys
+from adatom.fitting.active.label_config import load_label_config
+from adatom.fitting.active.labelling import label
+from adatom.fitting.active.ledger import Ledger
+config = load_label_config("config.toml")
+for k in range(3):
+    os.close(k)
+with Ledger("ledger.sqlite", settings=config.fingerprint) as ledger:
+    outcome = label(ledger, config, "jobs", say=lambda line: None)
+os._exit(outcome.done)
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=120, check=False, stdin=subprocess.DEVNULL)
+    assert run.returncode == 3
+    assert set(slow.finished().values()) == {1}
 
 
 def test_checks() -> None:
