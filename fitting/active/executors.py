@@ -8,7 +8,6 @@ import shutil
 import socket
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from adatom.fitting.active.jobs import WORKER, Executor, Job, SubmitError, held
@@ -35,7 +34,7 @@ class LocalExecutor:
 
     def submit(self, job: Job) -> str:
         """The worker inherits the lock, so that there is no moment between start and lock."""
-        lock = _open_above_standard(job.folder / "lock")
+        lock = os.open(job.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.set_inheritable(lock, True)
@@ -67,12 +66,3 @@ class LocalExecutor:
 
     def cancel(self, job: Job) -> None:
         (job.folder / "cancel").touch()
-
-
-def _open_above_standard(path: Path) -> int:
-    """A descriptor that is not 0, 1 or 2, even where the driver has none of these: the worker gets its own."""
-    first = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        return fcntl.fcntl(first, fcntl.F_DUPFD_CLOEXEC, 3)
-    finally:
-        os.close(first)

@@ -346,31 +346,6 @@ def test_a_second_worker_leaves(slow: Slow, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "job" / "result.json").read_text())["hash"] == "h"
 
 
-def test_without_standard_streams(slow: Slow, tmp_path: Path) -> None:
-    """As cron and daemons start programs: the lock does not become the worker's input."""
-    text = '[label]\ncalculator = "slow_module:Slow"\nstress = false\nenvironment = {SLOW_COUNTER = "./counter"}\n'
-    (tmp_path / "config.toml").write_text(text)
-    config = load_label_config(tmp_path / "config.toml")
-    with Ledger(tmp_path / "ledger.sqlite", settings=config.fingerprint) as ledger:
-        for k in range(3):
-            ledger.add(chain("Ne", seed=k), iteration=0, origin={})
-    code = """
-import os, sys
-from adatom.fitting.active.label_config import load_label_config
-from adatom.fitting.active.labelling import label
-from adatom.fitting.active.ledger import Ledger
-config = load_label_config("config.toml")
-for k in range(3):
-    os.close(k)
-with Ledger("ledger.sqlite", settings=config.fingerprint) as ledger:
-    outcome = label(ledger, config, "jobs", say=lambda line: None)
-os._exit(outcome.done)
-"""
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=120, check=False, stdin=subprocess.DEVNULL)
-    assert run.returncode == 3
-    assert set(slow.finished().values()) == {1}
-
-
 def test_checks() -> None:
     checks = ChecksConfig()
     atoms = from_atoms(bulk("Cu", cubic=True))
