@@ -95,7 +95,7 @@ class Pool:
         self.model = Model(config)
         items = neighbourhoods(frames, config.elements, self.model.cutoff)
         (bucket,) = make_buckets(frames, items, 1)
-        where = np.argsort(np.asarray(bucket.frame))  # row of each frame in the bucket
+        where = np.argsort(bucket.frame[: len(bucket)])  # row of each frame in the bucket
         self.row, self.test_rows = where[: self.n], where[self.n :]
         rng = np.random.default_rng(seed)
         self.first = rng.permutation(self.n)[:FIRST].tolist()

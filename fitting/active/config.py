@@ -120,9 +120,9 @@ class LearnConfig(_Section):
         return self
 
     def fit_config(self, train: Path, *, iteration: int) -> FitConfig:
-        """Of the potential of one iteration."""
+        """Of the potential of one iteration; the path is made absolute, as `adatom.fitting.config` does when a fit is resumed."""
         data = DataConfig(
-            train=(str(train),), test=self.start.test, validation_fraction=self.fit.validation_fraction, audit="off"
+            train=(str(train.absolute()),), test=self.start.test, validation_fraction=self.fit.validation_fraction, audit="off"
         )
         training = self.fit.training.model_copy(update={"seed": self.fit.training.seed + iteration})
         return FitConfig(data=data, model=self.fit.model, loss=self.fit.loss, training=training, uncertainty=self.fit.uncertainty)

@@ -18,7 +18,8 @@ from adatom.fitting.active.config import load_config, template
 from adatom.fitting.active.ledger import Ledger
 from adatom.fitting.active.selection import Window
 from adatom.fitting.cli import main
-from adatom.fitting.config import ConfigError
+from adatom.fitting.config import ConfigError, dump_config
+from adatom.fitting.config import load_config as load_fit_config
 from adatom.potential import AdatomCalculator
 
 CONFIG = """
@@ -158,6 +159,15 @@ def test_the_template_is_a_config(tmp_path: Path) -> None:
     assert config.explore.prototypes == {"silicon": str(tmp_path / "silicon.cif")}
     with pytest.raises(ConfigError, match="no such config file"):
         load_config(tmp_path / "none.toml")
+
+
+def test_a_fit_in_a_relative_folder_can_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The config that a fit finds in its folder is the one it is called with."""
+    (tmp_path / "learn.toml").write_text(template())
+    monkeypatch.chdir(tmp_path)
+    wanted = load_config("learn.toml").fit_config(Path("si/train.extxyz"), iteration=1)
+    (tmp_path / "fit.toml").write_text(dump_config(wanted))
+    assert load_fit_config(tmp_path / "fit.toml") == wanted
 
 
 def test_first_structures_of_every_kind() -> None:
