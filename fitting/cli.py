@@ -131,7 +131,7 @@ def _fit(a: argparse.Namespace) -> int:
     try:
         result = fit(config, out, resume=a.resume, say=_say)
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"adatom: {stop or 'interrupted'}; go on with: adatom fit --resume --out {out}", file=sys.stderr)
+        print(f"adatom: {str(stop) or 'interrupted'}; go on with: adatom fit --resume --out {out}", file=sys.stderr)
         return 130
     for name in ("validation", "test"):
         if result.errors[name]:

@@ -157,8 +157,8 @@ def make_step(problem: Problem, total: int) -> Callable[..., tuple[TrainState, S
 
 @partial(jax.jit, static_argnames=("model", "loss_config", "training"))
 def _step(
-    model: FittedModel, loss_config: LossConfig, training: TrainingConfig, state: TrainState, total: Array, statistics: Statistics,
-    fixed: Params, bucket: Bucket, index: Array, present: Array, resampling: Array | None,
+    model: FittedModel, loss_config: LossConfig, training: TrainingConfig, state: TrainState, total: Array,
+    statistics: Statistics, fixed: Params, bucket: Bucket, index: Array, present: Array, resampling: Array | None,
 ) -> tuple[TrainState, Sums, Array]:  # fmt: skip
     optimiser = make_optimiser(training, total)
     weights = prefactors(loss_config, decay(state.step, total, training))
