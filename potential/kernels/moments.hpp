@@ -8,7 +8,7 @@
 //     adatom::Block<float> block;                              // scratch, one per thread; keep it
 //     block.clear();
 //     for each of some (about 16) atoms of element s:
-//         block.begin_atom();
+//         block.begin_atom(most);                              // neighbours it may have
 //         for t in elements: block.section(t); for each neighbour of element t: block.add(x, y, z, tag);
 //     adatom::evaluate(model, s, block);
 //     block.energy[a], block.virial[6 * a], and for n from block.first(a) to block.last(a): block.tag[n], block.gx[n] …
@@ -195,14 +195,15 @@ template <class T> struct Net {
   std::vector<Layer<T>> layers;
 };
 
-// One way of writing monomial m: `parent` times x, y or z (axis 0, 1, 2). Ordered by degree as `monomials` in Python.
+// x^a y^b z^c by degree, in the order of `monomials` in Python: all of a degree times x, those without x times y, the last times
+// z are the next degree. How often each occurs among the components of a tensor is its multiplicity.
 struct Monomial {
-  int degree, parent, axis;
+  int degree;
   double multiplicity;
 };
 
 inline std::vector<Monomial> monomials(int order) {
-  std::vector<Monomial> all{{0, 0, 0, 1.0}};
+  std::vector<Monomial> all{{0, 1.0}};
   std::vector<std::array<int, 3>> powers{{0, 0, 0}};
   for (int p = 0, low = 0, n = 1; p < order; ++p) {
     const int next = int(all.size());
@@ -210,7 +211,7 @@ inline std::vector<Monomial> monomials(int order) {
       for (int m = axis == 0 ? low : axis == 1 ? low + n - (p + 1) : low + n - 1; m < low + n; ++m) {
         auto e = powers[m];
         ++e[axis];
-        all.push_back({p + 1, m, axis, all[m].multiplicity * (p + 1) / e[axis]});
+        all.push_back({p + 1, all[m].multiplicity * (p + 1) / e[axis]});
         powers.push_back(e);
       }
     low = next, n = int(all.size()) - next;
@@ -281,16 +282,20 @@ template <class T> class Block {
 
   int atoms() const { return int(begins.size()); }
   void clear() { sections.clear(), begins.clear(), next_ = 0; }
-  void begin_atom() { close(), begins.push_back(sections.size()); }
-  void section(int element) { close(), sections.push_back({element, next_, 0, 0}); }
-  void add(T dx, T dy, T dz, int32_t which) {
-    const size_t n = size_t(next_++), room = n + 2 * kPad;
-    ++sections.back().count;
-    x.need(room)[n] = dx, y.need(room)[n] = dy, z.need(room)[n] = dz, tag.need(room)[n] = which;
+  void begin_atom(int most) { close(), begins.push_back(sections.size()), most_ = most; }
+  void section(int element) {
+    close(), sections.push_back({element, next_, 0, 0});
+    const size_t room = size_t(next_) + most_ + 2 * kPad;
+    x.need(room), y.need(room), z.need(room), tag.need(room);
+  }
+  void add(T dx, T dy, T dz, int32_t which, bool wanted = true) {  // unwanted neighbours are overwritten by the next
+    x[next_] = dx, y[next_] = dy, z[next_] = dz, tag[next_] = which;
+    next_ += wanted;
   }
   void close() {  // pad the open section with atoms that are too far away to matter
     if (sections.empty() || sections.back().room) return;
     Section& s = sections.back();
+    s.count = next_ - s.first;
     if (!s.count) {
       sections.pop_back();
       return;
@@ -309,7 +314,7 @@ template <class T> class Block {
   static constexpr double kFar = 1e3;
 
  private:
-  int next_ = 0;
+  int next_ = 0, most_ = 0;
 };
 
 // ------------------------------------------------------------------------------------------------------------- arithmetic
@@ -339,60 +344,78 @@ template <class T> void distances(const Model<T>& m, Block<T>& b) {
 
 // Monomials of some neighbours, rows `room` apart, the first of degree 0 being `start` (1 or the cutoff) of each.
 template <class T> void powers(const Model<T>& m, const Block<T>& b, int first, int room, const T* start, T* out) {
-  const T* axes[] = {b.ux.get() + first, b.uy.get() + first, b.uz.get() + first};
-  for (int j = 0; j < room; j += kLanes<T>) store(out + j, start ? load(start + j) : all<T>(1));
-  for (int k = 1; k < m.n_monomials; ++k) {
-    const T *parent = out + m.monomial[k].parent * room, *axis = axes[m.monomial[k].axis];
-    for (int j = 0; j < room; j += kLanes<T>) store(out + k * room + j, load(parent + j) * load(axis + j));
+  for (int j = 0; j < room; j += kLanes<T>) {
+    const V<T> x = load(b.ux.get() + first + j), y = load(b.uy.get() + first + j), z = load(b.uz.get() + first + j);
+    T *low = out + j, *to = low + room;
+    store(low, start ? load(start + j) : all<T>(1));
+    for (int p = 0; p < m.sizes.order; ++p) {
+      const int n = (p + 1) * (p + 2) / 2;
+      T* const next = to;
+      for (int i = 0; i < n; ++i, to += room) store(to, x * load(low + i * room));
+      for (int i = n - p - 1; i < n; ++i, to += room) store(to, y * load(low + i * room));
+      store(to, z * load(low + (n - 1) * room)), to += room;
+      low = next;
+    }
   }
 }
+
+// The tensors of degree 1 (x y z) and 2 (xx xy xz yy yz zz), some channels at a time.
+template <class T> struct Pair {
+  V<T> u, v, w, a, p, q, d, s, f;
+  Pair(const T* t, int ld)
+      : u(load(t)), v(load(t + ld)), w(load(t + 2 * ld)), a(load(t + 3 * ld)), p(load(t + 4 * ld)), q(load(t + 5 * ld)),
+        d(load(t + 6 * ld)), s(load(t + 7 * ld)), f(load(t + 8 * ld)) {}
+};
 
 // Invariants of the tensors (monomials, channels) of one atom, not standardised: `out` (features).
 template <class T> void invariants(const Model<T>& m, const T* tensors, T* out) {
   const int c = m.sizes.channels, ld = m.channels;
-  for (int k = 0; k < c; ++k) out[k] = tensors[k];
-  for (int i = c; i < c * (m.sizes.order + 1); ++i) out[i] = T(0);
-  for (int n = 1; n < m.n_monomials; ++n) {
-    const T *t = tensors + n * ld, weight = T(m.monomial[n].multiplicity);
-    T* own = out + m.monomial[n].degree * c;
-    for (int k = 0; k < c; ++k) own[k] += t[k] * t[k] * weight;
+  // whole vectors are written, in this order: what stands beyond the c-th channel is overwritten by the next row of features
+  for (int p = 0, n = 0; p <= m.sizes.order; ++p, out += c) {
+    const int stop = n + (p + 1) * (p + 2) / 2;
+    for (int k = 0; k < c; k += kLanes<T>) {
+      V<T> total = p ? V<T>{} : load(tensors + k);
+      for (int i = n; p && i < stop; ++i) {
+        const V<T> t = load(tensors + i * ld + k);
+        total += t * t * T(m.monomial[i].multiplicity);
+      }
+      store(out + k, total);
+    }
+    n = stop;
   }
   if (m.n_features == c * (m.sizes.order + 1)) return;
-  const T *vx = tensors + ld, *vy = vx + ld, *vz = vy + ld, *xx = vz + ld, *xy = xx + ld, *xz = xy + ld, *yy = xz + ld;
-  const T *yz = yy + ld, *zz = yz + ld;
-  T *turned = out + c * (m.sizes.order + 1), *cube = turned + c;
-  for (int k = 0; k < c; ++k) {
-    const T a = xx[k], d = yy[k], f = zz[k], p = xy[k], q = xz[k], s = yz[k], u = vx[k], v = vy[k], w = vz[k];
-    turned[k] = u * (a * u + p * v + q * w) + v * (p * u + d * v + s * w) + w * (q * u + s * v + f * w);
-    cube[k] = a * a * a + d * d * d + f * f * f + T(3) * (p * p * (a + d) + q * q * (a + f) + s * s * (d + f)) + T(6) * p * q * s;
+  for (int k = 0; k < c; k += kLanes<T>) {
+    const auto [u, v, w, a, p, q, d, s, f] = Pair<T>(tensors + ld + k, ld);
+    store(out + k, u * (a * u + p * v + q * w) + v * (p * u + d * v + s * w) + w * (q * u + s * v + f * w));
+  }
+  for (int k = 0; k < c; k += kLanes<T>) {
+    const auto [u, v, w, a, p, q, d, s, f] = Pair<T>(tensors + ld + k, ld);
+    const V<T> mixed = p * p * (a + d) + q * q * (a + f) + s * s * (d + f);
+    store(out + c + k, a * a * a + d * d * d + f * f * f + T(3) * mixed + T(6) * p * q * s);
   }
 }
 
 // The way back: `g` (features) becomes `back` (monomials, channels).
 template <class T> void invariants_back(const Model<T>& m, const T* tensors, const T* g, T* back) {
   const int c = m.sizes.channels, ld = m.channels;
-  for (int k = 0; k < c; ++k) back[k] = g[k];
-  for (int n = 1; n < m.n_monomials; ++n) {
-    const T *t = tensors + n * ld, *own = g + m.monomial[n].degree * c, weight = T(2 * m.monomial[n].multiplicity);
-    T* to = back + n * ld;
-    for (int k = 0; k < c; ++k) to[k] = weight * t[k] * own[k];
-  }
-  if (m.n_features == c * (m.sizes.order + 1)) return;
-  const T *one = tensors + ld, *two = tensors + 4 * ld, *turned = g + c * (m.sizes.order + 1), *cube = turned + c;
-  T *to_one = back + ld, *to_two = back + 4 * ld;
-#pragma GCC ivdep
-  for (int k = 0; k < c; ++k) {
-    const T a = two[k], p = two[ld + k], q = two[2 * ld + k], d = two[3 * ld + k], s = two[4 * ld + k], f = two[5 * ld + k];
-    const T u = one[k], v = one[ld + k], w = one[2 * ld + k], g1 = turned[k], g2 = cube[k];
-    to_one[k] += T(2) * g1 * (a * u + p * v + q * w);
-    to_one[ld + k] += T(2) * g1 * (p * u + d * v + s * w);
-    to_one[2 * ld + k] += T(2) * g1 * (q * u + s * v + f * w);
-    to_two[k] += g1 * u * u + T(3) * g2 * (a * a + p * p + q * q);
-    to_two[ld + k] += T(2) * g1 * u * v + T(6) * g2 * (p * (a + d) + q * s);
-    to_two[2 * ld + k] += T(2) * g1 * u * w + T(6) * g2 * (q * (a + f) + p * s);
-    to_two[3 * ld + k] += g1 * v * v + T(3) * g2 * (d * d + p * p + s * s);
-    to_two[4 * ld + k] += T(2) * g1 * v * w + T(6) * g2 * (s * (d + f) + p * q);
-    to_two[5 * ld + k] += g1 * w * w + T(3) * g2 * (f * f + q * q + s * s);
+  for (int k = 0; k < c; k += kLanes<T>) {
+    store(back + k, load(g + k));
+    for (int n = 1; n < m.n_monomials; ++n) {
+      const V<T> own = load(g + m.monomial[n].degree * c + k) * T(2 * m.monomial[n].multiplicity);
+      store(back + n * ld + k, own * load(tensors + n * ld + k));
+    }
+    if (m.n_features == c * (m.sizes.order + 1)) continue;
+    const auto [u, v, w, a, p, q, d, s, f] = Pair<T>(tensors + ld + k, ld);
+    const V<T> g1 = load(g + c * (m.sizes.order + 1) + k), g2 = load(g + c * (m.sizes.order + 2) + k);
+    const V<T> change[] = {
+        T(2) * g1 * (a * u + p * v + q * w), T(2) * g1 * (p * u + d * v + s * w), T(2) * g1 * (q * u + s * v + f * w),
+        g1 * u * u + T(3) * g2 * (a * a + p * p + q * q), T(2) * g1 * u * v + T(6) * g2 * (p * (a + d) + q * s),
+        T(2) * g1 * u * w + T(6) * g2 * (q * (a + f) + p * s), g1 * v * v + T(3) * g2 * (d * d + p * p + s * s),
+        T(2) * g1 * v * w + T(6) * g2 * (s * (d + f) + p * q), g1 * w * w + T(3) * g2 * (f * f + q * q + s * s)};
+    for (int i = 0; i < 9; ++i) {
+      T* to = back + (1 + i) * ld + k;
+      store(to, load(to) + change[i]);
+    }
   }
 }
 
@@ -422,7 +445,7 @@ template <class T> inline void activate(int kind, T* x, T* slope, int n) {
 // The network of one element on n standardised descriptors: b.net (n), and its gradient in place of b.features.
 template <class T> void network(const Model<T>& m, const Net<T>& net, Block<T>& b, int n) {
   const int ld = m.widest();
-  T *value = b.features.get(), *next = b.up.need(size_t(n) * ld), *out = b.net.need(n);
+  T *value = b.features.get(), *next = b.up.need(size_t(n) * ld + kPad), *out = b.net.need(n);
   T* slope = b.slope.need(net.layers.size() * size_t(n) * ld);
   for (const Layer<T>& l : net.layers) {
     const int wide = padded(l.out);
@@ -539,6 +562,12 @@ template <class T> void tensors(const Model<T>& m, Block<T>& b, int a, T* out) {
   }
 }
 
+template <class T> inline void pass_on(const T* own, T* parent, const T* power, V<T> u, V<T>& g) {
+  const V<T> d = load(own);
+  store(parent, load(parent) + d * u);
+  g += d * load(power);
+}
+
 // Gradients to the neighbours of atom a in b.gx, b.gy, b.gz, from those to its tensors; rim: of the energy to the sum of cutoffs.
 template <class T> void tensors_back(const Model<T>& m, Block<T>& b, int a, const T* back, T rim) {
   const int radial = m.sizes.radial, n = m.n_monomials;
@@ -557,25 +586,28 @@ template <class T> void tensors_back(const Model<T>& m, Block<T>& b, int a, cons
     for (int j = 0; j < s.room; j += kLanes<T>) {
       const int at = s.first + j;
       const V<T> r = load(b.r.get() + at), f = load(b.f.get() + at), df = load(b.df.get() + at);
-      const V<T> u[] = {load(b.ux.get() + at), load(b.uy.get() + at), load(b.uz.get() + at)};
-      V<T> whole = all<T>(rim), slope{}, to[3] = {};
+      const V<T> ux = load(b.ux.get() + at), uy = load(b.uy.get() + at), uz = load(b.uz.get() + at);
+      V<T> whole = all<T>(rim), slope{}, gx{}, gy{}, gz{};
       for (int k = 0; k < radial; ++k) {
         const V<T> part = load(g + k * s.room + j) * load(h + k * s.room + j);
         whole += part, slope += part * (r - m.centres[k]);
       }
       const V<T> along = df * whole - T(2) * m.eta * f * slope;
-      for (int k = n - 1; k > 0; --k) {
-        const Monomial& e = m.monomial[k];
-        const V<T> own = load(d + k * s.room + j);
-        T* parent = d + e.parent * s.room + j;
-        store(parent, load(parent) + own * u[e.axis]);
-        to[e.axis] += own * load(y + e.parent * s.room + j);
+      // `powers` backwards: what a monomial got goes on to the one it was made of, and to the component it was made with
+      for (int p = m.sizes.order - 1, next = n; p >= 0; --p) {
+        const int count = (p + 1) * (p + 2) / 2;
+        next -= count + p + 2;
+        T *low = d + (next - count) * s.room + j, *own = d + next * s.room + j;
+        const T* power = y + (next - count) * s.room + j;
+        for (int i = 0; i < count; ++i, own += s.room) pass_on(own, low + i * s.room, power + i * s.room, ux, gx);
+        for (int i = count - p - 1; i < count; ++i, own += s.room) pass_on(own, low + i * s.room, power + i * s.room, uy, gy);
+        pass_on(own, low + (count - 1) * s.room, power + (count - 1) * s.room, uz, gz);
       }
       const V<T> inverse = f * load(b.inverse.get() + at);
-      const V<T> dot = along - inverse * (to[0] * u[0] + to[1] * u[1] + to[2] * u[2]);
-      store(b.gx.get() + at, to[0] * inverse + dot * u[0]);
-      store(b.gy.get() + at, to[1] * inverse + dot * u[1]);
-      store(b.gz.get() + at, to[2] * inverse + dot * u[2]);
+      const V<T> dot = along - inverse * (gx * ux + gy * uy + gz * uz);
+      store(b.gx.get() + at, gx * inverse + dot * ux);
+      store(b.gy.get() + at, gy * inverse + dot * uy);
+      store(b.gz.get() + at, gz * inverse + dot * uz);
     }
   }
 }
@@ -587,7 +619,7 @@ template <class T> void evaluate(const Model<T>& m, int element, Block<T>& b) {
   const Net<T>& net = m.nets[element];
   distances(m, b);
   b.gaussians.need(size_t(size) * m.sizes.radial), b.gx.need(size), b.gy.need(size), b.gz.need(size);
-  T *held = b.tensors.need(size_t(n) * tensor), *features = b.features.need(size_t(n) * ld), *back = b.back.need(tensor);
+  T *held = b.tensors.need(size_t(n) * tensor), *features = b.features.need(size_t(n) * ld + kPad), *back = b.back.need(tensor);
   for (int a = 0; a < n; ++a) {
     T *own = held + a * tensor, *row = features + a * ld;
     tensors(m, b, a, own);

@@ -59,7 +59,7 @@ template <class T, class Shift> struct Graph {
         const double z = other[2] - own[2] + (a * h[2] + b * h[5] + c * h[8]);
         const double square = x * x + y * y + z * z;
         closest = square >= closest ? closest : square;
-        if (!(square >= cutoff * cutoff)) block.add(T(x), T(y), T(z), int32_t(k));  // not a number goes in, to be seen
+        block.add(T(x), T(y), T(z), int32_t(k), !(square >= cutoff * cutoff));  // not a number goes in, to be seen
       }
       const T least = T(std::sqrt(closest));
       nearest[i * elements + t] = closest <= 1e-12 ? T(1e-6) : least;
@@ -78,7 +78,7 @@ template <class T, class Shift> struct Graph {
       std::fill(nearest + elements * i, nearest + elements * (i + 1), T(2) * model.cutoff);
       if (!atom_mask[i]) continue;
       real[n++] = i;
-      block.begin_atom();
+      block.begin_atom(int(slots));
       collect(i, double(model.cutoff), block);
     }
     if (!n) return;
