@@ -48,7 +48,7 @@ def models(table: str) -> dict[str, dict]:
             pair_exclude_types=[[0, 2]], atom_exclude_types=[2], fitting={"activation_function": "silut:2.0", "resnet_dt": False},
         ),
         "se_e2_a_vacuum": standard(
-            2, {**a, "type_one_side": True, "activation_function": "relu", "seed": 13},
+            2, {**a, "type_one_side": True, "activation_function": "relu"},
             fitting={"atom_ener": [-3.5, None], "activation_function": "sigmoid"},
         ),
         "se_e2_r": standard(2, {**COMMON, "type": "se_e2_r", "sel": [14, 16], "exclude_types": [[1, 1]], "activation_function": "silu"}),
