@@ -20,10 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import spearmanr
 
-from adatom.fitting.batches import Bucket, assemble, chunks, make_buckets, neighbourhoods
+from adatom.fitting.batches import ONCE, Bucket, assemble, make_buckets, neighbourhoods, portions
 from adatom.fitting.dataset import Frame
 from adatom.fitting.metrics import ATOMS
-from adatom.fitting.sizes import few
 from adatom.potential.committee import Calibration, Coverage, spread
 from adatom.potential.model import Model, Params
 from adatom.potential.potential import Potential
@@ -59,13 +58,13 @@ def errors_and_spreads(
     members = {"network": potential.committee.members}
     parts: list[tuple[list[np.ndarray], list[np.ndarray]]] = []
     done = 0
-    for bucket in make_buckets(frames, items):
-        size = min(few(len(bucket)), max(1, ATOMS // sum(bucket.atom_capacity)))
-        for rows, present in chunks(np.arange(len(bucket)), size):
+    for bucket in make_buckets(frames, items, worth=ONCE):
+        for part, numbers, present in portions(bucket, ATOMS):
             with jax.enable_x64(True):
-                found = _forward(potential.model, potential.params, members, bucket, rows, present, precision)
+                every = np.arange(len(present))
+                found = _forward(potential.model, potential.params, members, part, every, present, precision)
             energy, s_energy, on_e, force, s_force, on_f, structure = (np.asarray(x, dtype=np.float64) for x in found)
-            index = np.asarray(bucket.frame)[rows]
+            index = np.pad(numbers, (0, len(present) - len(numbers)))
             e, f = on_e > 0, on_f > 0
             parts.append(([energy[e], s_energy[e], index[e]], [force[f], s_force[f], index[structure[f].astype(int)]]))
             done += int(present.sum())

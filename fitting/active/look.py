@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adatom.fitting.batches import Bucket, assemble, chunks, make_buckets, neighbourhoods
+from adatom.fitting.batches import ONCE, Bucket, assemble, make_buckets, neighbourhoods, portions
 from adatom.fitting.dataset import Frame, Labels
 from adatom.fitting.metrics import ATOMS
 from adatom.potential.committee import spread
@@ -45,13 +45,12 @@ def look(potential: Potential, frames: Sequence[ase.Atoms]) -> Look:
     if not frames:
         return out
     items = neighbourhoods(unlabelled, model.elements, model.cutoff)
-    for bucket in make_buckets(unlabelled, items):
-        size = min(len(bucket), max(1, ATOMS // sum(bucket.atom_capacity)))
-        for rows, present in chunks(np.arange(len(bucket)), size):
+    for bucket in make_buckets(unlabelled, items, worth=ONCE):
+        for part, index, present in portions(bucket, ATOMS):
             with jax.enable_x64(True):
-                found = _look(model, potential.params, {"network": potential.committee.members}, bucket, rows, present)
+                members, every = {"network": potential.committee.members}, np.arange(len(present))
+                found = _look(model, potential.params, members, part, every, present)
             features, deviation, mean = (np.asarray(x, dtype=np.float64)[present] for x in found)
-            index = np.asarray(bucket.frame)[rows[present]]
             out.features[index], out.deviation[index], out.mean[index] = features, scale * deviation, scale * mean
     return out
 
