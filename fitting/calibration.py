@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 from adatom.fitting.batches import Bucket, assemble, chunks, make_buckets, neighbourhoods
 from adatom.fitting.dataset import Frame
 from adatom.fitting.metrics import ATOMS
+from adatom.fitting.sizes import few
 from adatom.potential.committee import Calibration, Coverage, spread
 from adatom.potential.model import Model, Params
 from adatom.potential.potential import Potential
@@ -55,7 +56,7 @@ def errors_and_spreads(
     parts: list[tuple[list[np.ndarray], list[np.ndarray]]] = []
     done = 0
     for bucket in make_buckets(frames, items):
-        size = min(len(bucket), max(1, ATOMS // sum(bucket.atom_capacity)))
+        size = min(few(len(bucket)), max(1, ATOMS // sum(bucket.atom_capacity)))
         for rows, present in chunks(np.arange(len(bucket)), size):
             with jax.enable_x64(True):
                 found = _forward(potential.model, potential.params, members, bucket, rows, present, precision)

@@ -15,7 +15,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from adatom.fitting import plots
 from adatom.fitting.audit import audit, audit_leakage
-from adatom.fitting.batches import make_buckets, neighbourhoods
+from adatom.fitting.batches import Bucket, make_buckets, neighbourhoods
 from adatom.fitting.calibration import LEAST, calibrated, errors_and_spreads, judged
 from adatom.fitting.calibration import table as calibration_table
 from adatom.fitting.config import ConfigError, FitConfig, LossConfig, ModelSection, dump_config, load_config
@@ -203,13 +203,10 @@ def _train(
     every = [*training, *validation]
     items = neighbourhoods(every, model.elements, model.cutoff)
     buckets = make_buckets(every, items, config.training.max_buckets)
-    train_rows = [np.flatnonzero(np.asarray(b.frame) < len(training)) for b in buckets]
-    valid_rows = [np.flatnonzero(np.asarray(b.frame) >= len(training)) for b in buckets]
-    keep = [k for k, rows in enumerate(train_rows) if len(rows)]
-    if len(keep) < len(buckets):  # a bucket of validation frames only: one bucket for all
+    train_rows, valid_rows = _rows(buckets, len(training))
+    if not all(len(rows) for rows in train_rows):  # a bucket of validation frames only: one bucket for all
         buckets = make_buckets(every, items, 1)
-        train_rows = [np.flatnonzero(np.asarray(b.frame) < len(training)) for b in buckets]
-        valid_rows = [np.flatnonzero(np.asarray(b.frame) >= len(training)) for b in buckets]
+        train_rows, valid_rows = _rows(buckets, len(training))
     network = model.init(jax.random.key(config.training.seed))
     statistics = make_statistics(model, network, training, items[: len(training)], buckets, e0)
     problem = Problem(model, statistics, buckets, train_rows, valid_rows, config.loss, config.training)
@@ -238,6 +235,12 @@ def _train(
         potential = replace(potential, committee=committee)
         summary["committee_seconds"] = round(time.monotonic() - began, 1)
     return potential, summary
+
+
+def _rows(buckets: Sequence[Bucket], n: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of every bucket the rows of frames below n, and of the others."""
+    numbers = [b.frame[: len(b)] for b in buckets]
+    return [np.flatnonzero(x < n) for x in numbers], [np.flatnonzero(x >= n) for x in numbers]
 
 
 def _judge(potential: Potential, test: Sequence[Frame], config: FitConfig) -> dict[str, Any] | None:

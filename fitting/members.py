@@ -47,7 +47,8 @@ def make_committee(
     if config.kind == "shallow":
         fresh = {"fitting": fresh["fitting"]}
     rng = np.random.default_rng([problem.training.seed, 1])
-    resampling = [rng.exponential(size=(config.members, len(b))) for b in problem.buckets]
+    shares = [rng.exponential(size=(config.members, len(b))) for b in problem.buckets]
+    resampling = [np.pad(x, ((0, 0), (0, len(b.frame) - len(b)))) for x, b in zip(shares, problem.buckets, strict=True)]
     epochs = max(1, round(config.effort * problem.epochs))
     training = problem.training.model_copy(update={"epochs": epochs})
     fixed = network if config.kind == "shallow" else {}

@@ -17,6 +17,7 @@ import numpy as np
 
 from adatom.fitting.batches import Bucket, Targets, assemble, chunks, make_buckets, neighbourhoods
 from adatom.fitting.dataset import DataError, Frame
+from adatom.fitting.sizes import few
 from adatom.potential.evaluator import Precision
 from adatom.potential.graph import Graph
 from adatom.potential.model import Model
@@ -95,7 +96,7 @@ def compare(
     columns: dict[str, list[Column]] = {"energy": [], "forces": [], "stress": []}
     done = 0
     for bucket in make_buckets(frames, items):
-        size = min(len(bucket), max(1, ATOMS // sum(bucket.atom_capacity)))
+        size = min(few(len(bucket)), max(1, ATOMS // sum(bucket.atom_capacity)))
         for rows, present in chunks(np.arange(len(bucket)), size):
             with jax.enable_x64(True):
                 graph, targets, out = _forward(potential.model, potential.params, bucket, rows, present, precision)
