@@ -89,9 +89,13 @@ order = 3
 [fit.model.fitting_net]
 widths = [32, 32]
 [fit.training]
-epochs = 1000
+epochs = 500
 batch_atoms = 96
 max_buckets = 1
+[fit.uncertainty]
+kind = "deep"
+members = 4
+effort = 0.25
 [stop]
 iterations = ITERATIONS
 """
@@ -161,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", default=sys.executable, help="interpreter that has GPAW")
     parser.add_argument("--out", type=Path, default=Path("silicon-learn"))
-    parser.add_argument("--iterations", type=int, default=5)
+    parser.add_argument("--iterations", type=int, default=4)
     options = parser.parse_args(arguments)
     import ase.io
     from ase.build import bulk

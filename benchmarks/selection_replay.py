@@ -135,7 +135,7 @@ class Pool:
         self.model = Model(config)
         items = neighbourhoods(frames, config.elements, self.model.cutoff)
         (bucket,) = make_buckets(frames, items, 1)
-        where = np.argsort(np.asarray(bucket.frame))  # row of each frame in the bucket
+        where = np.argsort(bucket.frame[: len(bucket)])  # row of each frame in the bucket
         self.row = where[: self.n]
         self.bucket = jax.device_put(bucket)
         kinds = [x.info["config_type"] for x in test]
@@ -153,7 +153,7 @@ class Pool:
         training = TrainingConfig(seed=seed, batch_atoms=LABELS * sum(bucket.atom_capacity), warmup_steps=50)
         none = np.arange(0)
         self.problem = Problem(self.model, statistics, [self.bucket], [none], [none], LossConfig(), training)
-        weights = np.random.default_rng([seed, 1]).exponential(size=(MEMBERS, len(bucket)))
+        weights = np.random.default_rng([seed, 1]).exponential(size=(MEMBERS, len(bucket.frame)))
         self.several = dataclasses.replace(self.problem, resampling=[jax.device_put(weights)])
         self.step, self.step_of_members = make_step(self.problem, STEPS), make_step(self.several, STEPS // 2)
 

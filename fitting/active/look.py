@@ -19,6 +19,7 @@ import numpy as np
 from adatom.fitting.batches import Bucket, assemble, chunks, make_buckets, neighbourhoods
 from adatom.fitting.dataset import Frame, Labels
 from adatom.fitting.metrics import ATOMS
+from adatom.fitting.sizes import few
 from adatom.potential.committee import spread
 from adatom.potential.geometry import pair_vectors
 from adatom.potential.model import Model, Params
@@ -51,7 +52,7 @@ def look_at(potential: Potential, buckets: Sequence[Bucket], n: int) -> Look:
     d = model.config.descriptor.n_features(len(model.elements)) * len(model.elements)
     out = Look(np.zeros((n, d)), np.zeros(n), np.zeros(n))
     for bucket in buckets:
-        size = min(len(bucket), max(1, ATOMS // sum(bucket.atom_capacity)))
+        size = min(few(len(bucket)), max(1, ATOMS // sum(bucket.atom_capacity)))
         for rows, present in chunks(np.arange(len(bucket)), size):
             with jax.enable_x64(True):
                 found = _look(model, potential.params, {"network": potential.committee.members}, bucket, rows, present)
