@@ -33,7 +33,7 @@ from adatom.fitting.active.labelling import Labelled, label
 from adatom.fitting.active.ledger import Ledger, exclusive
 from adatom.fitting.active.look import look
 from adatom.fitting.active.report import write_report
-from adatom.fitting.active.selection import Window, adaptive_thresholds
+from adatom.fitting.active.selection import Window, adaptive_thresholds, diluted
 from adatom.fitting.active.stopwatch import Stopwatch
 from adatom.fitting.config import ConfigError, FitConfig
 from adatom.fitting.dataset import read_frames
@@ -143,7 +143,9 @@ class Campaign:
     def _explore(self, n: int, folder: Path, potential: Potential, window: Window) -> dict[str, Any]:
         c = self.config
         self.say(f"iteration {n}: explore, {c.explore.runs} runs of {duration_ps(c.explore, n):g} ps")
-        found = explore(potential, c.explore, seed=c.seed, iteration=n, upper=window.upper, folder=folder / "explore")
+        found = explore(
+            potential, c.explore, seed=c.seed, iteration=n, upper=window.upper, lower=window.lower, folder=folder / "explore"
+        )  # fmt: skip
         new = [k for k, x in enumerate(found.frames) if self.ledger.find(x) is None]
         frames = [found.frames[k] for k in new]
         seen = look(potential, frames)
@@ -155,7 +157,7 @@ class Campaign:
         for k in choice.chosen:
             frames[k].info["deviation_eV_A"] = float(seen.deviation[k])
         save_frames(folder / "selected.extxyz", [frames[k] for k in choice.chosen])
-        share = choice.fractions
+        share = diluted(choice.fractions, int((found.sigma < window.lower).sum()))
         ended = [x for x in found.ended if x]
         self.say(
             f"iteration {n}: {share.frames} frames, {100 * share.accurate:.1f} % accurate, {100 * share.candidate:.1f} % "
@@ -166,8 +168,8 @@ class Campaign:
             "frames": share.frames, "accurate": share.accurate, "candidate": share.candidate, "failed": share.failed,
             "rejected": choice.rejected, "beyond": choice.beyond, "selected": len(choice.chosen), "runs": len(found.ended),
             "ended_early": {x: ended.count(x) for x in sorted(set(ended))},
-            "deviation": np.histogram(seen.deviation, bins=40)[0].tolist() if len(frames) else [],
-            "deviation_range": [float(seen.deviation.min()), float(seen.deviation.max())] if len(frames) else [0.0, 0.0],
+            "deviation": np.histogram(found.sigma, bins=40)[0].tolist() if len(found.sigma) else [],
+            "deviation_range": [float(found.sigma.min()), float(found.sigma.max())] if len(found.sigma) else [0.0, 0.0],
         }  # fmt: skip
 
     def _allowed(self) -> int:

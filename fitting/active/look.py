@@ -36,16 +36,21 @@ class Look(NamedTuple):
 
 def look(potential: Potential, frames: Sequence[ase.Atoms]) -> Look:
     """In float32. Raises ValueError for elements the potential does not know, and where it has no committee."""
+    unlabelled = [Frame(from_atoms(x), Labels(None, None, None)) for x in frames]
+    if not frames:
+        return look_at(potential, [], 0)
+    items = neighbourhoods(unlabelled, potential.model.elements, potential.model.cutoff)
+    return look_at(potential, make_buckets(unlabelled, items, worth=ONCE), len(frames))
+
+
+def look_at(potential: Potential, buckets: Sequence[Bucket], n: int) -> Look:
+    """The same for the frames of buckets, whose numbers are below n."""
     if potential.committee is None:
         raise ValueError("the potential knows nothing about its own error: fit it with [uncertainty] kind other than 'none'")
     model, scale = potential.model, potential.committee.scales[1]
     d = model.config.descriptor.n_features(len(model.elements)) * len(model.elements)
-    out = Look(np.zeros((len(frames), d)), np.zeros(len(frames)), np.zeros(len(frames)))
-    unlabelled = [Frame(from_atoms(x), Labels(None, None, None)) for x in frames]
-    if not frames:
-        return out
-    items = neighbourhoods(unlabelled, model.elements, model.cutoff)
-    for bucket in make_buckets(unlabelled, items, worth=ONCE):
+    out = Look(np.zeros((n, d)), np.zeros(n), np.zeros(n))
+    for bucket in buckets:
         for part, index, present in portions(bucket, ATOMS):
             with jax.enable_x64(True):
                 members, every = {"network": potential.committee.members}, np.arange(len(present))
