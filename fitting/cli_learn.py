@@ -56,9 +56,9 @@ def _run(source: Path, a: argparse.Namespace) -> int:
 
 def _plan(config: Any, directory: Path) -> str:
     """What the next step would compute; an estimate once a label is known."""
-    from adatom.fitting.active.campaign import first_structures
     from adatom.fitting.active.cost import estimate
     from adatom.fitting.active.explore import starting_structures
+    from adatom.fitting.active.frames import first_structures
     from adatom.fitting.active.ledger import Ledger
 
     made = starting_structures(config.explore, config.seed)

@@ -12,9 +12,9 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from adatom.fitting.active.campaign import first_structures
 from adatom.fitting.active.choose import choose
 from adatom.fitting.active.config import load_config, template
+from adatom.fitting.active.frames import first_structures
 from adatom.fitting.active.ledger import Ledger
 from adatom.fitting.active.selection import Window
 from adatom.fitting.cli import main

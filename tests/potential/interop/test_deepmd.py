@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from ase.data import atomic_numbers
 from helpers import evaluate_all
 from numpy.testing import assert_allclose
 
-from adatom.potential.interop import convert
 from adatom.potential.interop.deepmd import read
 from adatom.potential.structure import Structure
 
