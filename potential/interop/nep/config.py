@@ -84,8 +84,9 @@ class NepConfig(BaseModel):
         needed = max((int(c) for x in self.invariants for c in x), default=0)
         if needed > self.l_max:
             raise ValueError(f"{', '.join(self.invariants)} need l_max {needed}, it is {self.l_max}")
-        if self.zbl and self.zbl.outer > self.cutoff:
-            raise ValueError(f"the outer cutoff of zbl, {self.zbl.outer:g}, is beyond the cutoff, {self.cutoff:g}")
+        outer, angular = self.zbl_cutoffs()[1], self.pair_cutoffs("angular")
+        if (outer > angular).any():
+            raise ValueError(f"the outer cutoff of zbl, {outer.max():g}, is beyond the angular cutoff, {angular.min():g}")
         return self
 
     @property

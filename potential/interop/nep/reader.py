@@ -48,6 +48,8 @@ def read(path: Path) -> Potential:
         text = path.read_bytes().decode("ascii")
     except UnicodeDecodeError as error:
         raise ModelFileError(f"{path}: not a text file (byte {error.start}): damaged, or not a nep.txt") from error
+    if not text.endswith("\n"):
+        raise ModelFileError(f"{path}: the last line has no end: the file is truncated")
     header = _Header(path, text)
     config = header.config()
     c, t, f, w = config, len(config.elements), config.n_features, config.n_networks
