@@ -85,7 +85,7 @@ class NepConfig(BaseModel):
         if needed > self.l_max:
             raise ValueError(f"{', '.join(self.invariants)} need l_max {needed}, it is {self.l_max}")
         outer, angular = self.zbl_cutoffs()[1], self.pair_cutoffs("angular")
-        if (outer > angular).any():
+        if self.zbl and (outer > angular).any():
             raise ValueError(f"the outer cutoff of zbl, {outer.max():g}, is beyond the angular cutoff, {angular.min():g}")
         return self
 
@@ -118,9 +118,11 @@ class NepConfig(BaseModel):
         return own[:, None] + own[None, :]
 
     def zbl_cutoffs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Inner and outer of the universal ZBL, Å, (t, t)."""
-        zbl = self.zbl or ZblConfig()
-        inner, outer = np.full(self.radii.shape, zbl.inner), np.full(self.radii.shape, zbl.outer)
+        """Inner and outer of the universal ZBL, Å, (t, t); zero without one."""
+        zbl, zero = self.zbl, np.zeros(self.radii.shape)
+        if zbl is None or zbl.flexible:
+            return zero, zero
+        inner, outer = zero + zbl.inner, zero + zbl.outer
         if zbl.factor is None:
             return inner, outer
         outer = np.minimum(zbl.factor * self.radii, outer)

@@ -4,8 +4,8 @@ Y_l0 = N z̃, Y_lm = N z̃ Re (x + iy)^m, Y_l(-m) = N z̃ Im (x + iy)^m, with z�
 Legendre functions; N makes them orthonormal and is left for after the sums over neighbours. Order: l = 1 … l_max, within it
 m = 0, then Re and Im of m = 1 … l.
 
-The invariant of l1, l2, l3 with an even sum is Σ (l1 l2 l3; m1 m2 m3) A_l1m1 A_l2m2 A_l3m3 with Wigner's 3j symbols. That trilinear
-form is the integral of three harmonics over the sphere but for a factor: here it is one, by exact quadrature.
+The invariant of l1, l2, l3 with an even sum is Σ (l1 l2 l3; m1 m2 m3) A_l1m1 A_l2m2 A_l3m3 with Wigner's 3j symbols. But for a
+factor that trilinear form is the integral of three harmonics over the sphere: here it is one, by exact quadrature.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def norms(l_max: int) -> np.ndarray:
 
 @cache
 def triple(l1: int, l2: int, l3: int) -> tuple[tuple[int, int, int, float], ...]:
-    """Terms (a, b, c, factor) of the invariant Σ factor A_a A_b A_c; a, b, c count the functions of all l, equal terms together."""
+    """Terms (a, b, c, factor) of the invariant Σ factor A_a A_b A_c; a, b, c count the functions of all l."""
     ls, top = (l1, l2, l3), max(l1, l2, l3)
     z, weight = np.polynomial.legendre.leggauss(sum(ls) // 2 + 1)
     phi = 2 * pi * np.arange(sum(ls) + 1) / (sum(ls) + 1)
@@ -66,7 +66,7 @@ def triple(l1: int, l2: int, l3: int) -> tuple[tuple[int, int, int, float], ...]
     gaunt /= sqrt(prod(2 * l + 1 for l in ls) / (4 * pi)) * _symbol_at_zero(*ls)  # noqa: E741
     terms: dict[tuple[int, int, int], float] = {}
     for index in np.argwhere(np.abs(gaunt) > 1e-12):
-        a, b, c = sorted(int(i) + l * l - 1 for i, l in zip(index, ls, strict=True))
+        a, b, c = sorted(int(i) + l * l - 1 for i, l in zip(index, ls, strict=True))  # noqa: E741
         terms[a, b, c] = terms.get((a, b, c), 0.0) + float(gaunt[tuple(index)])
     return tuple((*abc, f) for abc, f in terms.items())
 

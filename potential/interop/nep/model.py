@@ -79,26 +79,21 @@ class NepModel:
     def descriptors(self, network: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         """(3, n, k) vectors -> (n, features), scaled."""
         c, dtype, r = self.config, vectors.dtype, distances(vectors)
-        columns = _present(slots)
-        if not columns:
+        if not sum(slots):
             return jnp.zeros((r.shape[0], c.n_features), dtype=dtype)
 
         def sums(kind: Kind, y: Array | None) -> Array:
             """Σ_j g_n (n, channels), or with harmonics y (n, m, k): Σ_j g_n Y (n, m, channels)."""
-            size = c.basis_size[0 if kind == "radial" else 1]
-            inverse = 1.0 / c.pair_cutoffs(kind)
+            size, inverse = c.basis_size[0 if kind == "radial" else 1], 1.0 / c.pair_cutoffs(kind)
             f = jnp.stack(chebyshev(r, _table(inverse, slots, atoms, dtype), size), axis=1)
-            groups = []
-            for t, rows in _present(atoms):
-                parts = []
-                for u, cut in columns:
-                    w = folded(network[kind][t, u].astype(dtype))
-                    if y is None:
-                        parts.append(f[rows, :, cut].sum(axis=-1) @ w.T)
-                    else:
-                        parts.append(jnp.einsum("nmk,nbk->nmb", y[rows, :, cut], f[rows, :, cut]) @ w.T)
-                groups.append(reduce(jnp.add, parts))
-            return jnp.concatenate(groups)
+            parts = {
+                u: f[..., cut].sum(axis=-1) if y is None else jnp.einsum("nmk,nbk->nmb", y[..., cut], f[..., cut])
+                for u, cut in _present(slots)
+            }
+            return jnp.concatenate([
+                reduce(jnp.add, [x[rows] @ folded(network[kind][t, u].astype(dtype)).T for u, x in parts.items()])
+                for t, rows in _present(atoms)
+            ])  # fmt: skip
 
         q = [sums("radial", None)]
         if c.l_max:

@@ -53,7 +53,7 @@ def read(path: Path) -> Potential:
     header = _Header(path, text)
     config = header.config()
     c, t, f, w = config, len(config.elements), config.n_features, config.n_networks
-    numbers = _numbers(path, header.rest(), header.line)
+    numbers = _numbers(path, header.rest(), header.line + 1)
     width = c.neurons * (f + 2) + (c.version == 5)
     flexible = c.zbl is not None and c.zbl.flexible
     sizes = {
@@ -125,10 +125,10 @@ def _finite(token: str) -> bool:
 
 
 class _Header:
-    """The lines of the header one after another; `line` is the number of the next."""
+    """The lines of the header one after another; `line` is the number of the last one read."""
 
     def __init__(self, path: Path, text: str) -> None:
-        self.path, self.text, self.at, self.line, self.kind = path, text, 0, 1, ""
+        self.path, self.text, self.at, self.line, self.kind = path, text, 0, 0, ""
 
     def rest(self) -> str:
         return self.text[self.at :]
@@ -170,7 +170,7 @@ class _Header:
             settings[key] = tuple(self._whole(x, key) for x in self._next(key, lambda n: n == 2))
         l_max, *flags = (self._whole(x, "l_max") for x in self._next("l_max", lambda n: 3 <= n <= 7))
         if flags[0] not in (0, 1, 2) or any(x > 1 for x in flags[1:]):
-            self._wrong(f"l_max {l_max} {' '.join(map(str, flags))}: after the first number only 0 and 1 (or 2 for 222) are known")
+            self._wrong(f"l_max {l_max} {' '.join(map(str, flags))}: after the first number only 0 and 1 (2 for 222) are known")
         settings |= {"l_max": l_max, "invariants": tuple(x for x, on in zip(INVARIANTS, flags, strict=False) if on)}
         neurons, second = (self._whole(x, "ANN") for x in self._next("ANN", lambda n: n == 2))
         if second:
@@ -184,6 +184,7 @@ class _Header:
 
     def _next(self, key: str, fits: Callable[[int], bool]) -> list[str]:
         """The values of the next line, which must begin with `key` (the first line has no key before its values)."""
+        self.line += 1
         stop = self.text.find("\n", self.at)
         stop = len(self.text) if stop < 0 else stop
         tokens, self.at = self.text[self.at : stop].split(), min(stop + 1, len(self.text))
@@ -192,7 +193,6 @@ class _Header:
             self._wrong(f"{key} expected, found {tokens[0][:40]!r}" if tokens else f"{key} expected, found nothing")
         if not fits(len(values)):
             self._wrong(f"{key} with {len(values)} values")
-        self.line += 1
         return values
 
     def _real(self, token: str) -> float:
