@@ -31,7 +31,7 @@ Size = Annotated[int, Field(ge=0, le=24)]
 class ZblConfig(BaseModel):
     """Screened nuclear repulsion. Flexible: its cutoffs and constants are per pair of elements, among the arrays.
 
-    factor: the outer cutoff is min(factor · (R_i + R_j), outer), the inner one then `inner_fraction` of it.
+    factor: the outer cutoff is min(factor · (R_i + R_j), outer), the inner one 0, or half of it where `halved`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,7 +40,7 @@ class ZblConfig(BaseModel):
     inner: Annotated[float, Field(ge=0.0, allow_inf_nan=False, description="Å")] = 0.0
     outer: Annotated[float, Field(ge=0.0, le=30.0, allow_inf_nan=False, description="Å")] = 0.0
     factor: Factor | None = None
-    inner_fraction: Literal[0.0, 0.5] = 0.0
+    halved: Annotated[bool, Field(description="as in files of 2024 and early 2025")] = False
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -126,4 +126,4 @@ class NepConfig(BaseModel):
         if zbl.factor is None:
             return inner, outer
         outer = np.minimum(zbl.factor * self.radii, outer)
-        return zbl.inner_fraction * outer, outer
+        return (0.5 if zbl.halved else 0.0) * outer, outer

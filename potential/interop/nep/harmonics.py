@@ -27,7 +27,8 @@ def harmonics(x: Array, y: Array, z: Array, l_max: int) -> list[Array]:
         powers.append((re * x - im * y, re * y + im * x))
     rows: dict[tuple[int, int], Array | float] = {}  # (l, m): z̃
     for m in range(l_max + 1):
-        rows[m, m], before = 1.0, 0.0
+        before: Array | float = 0.0
+        rows[m, m] = 1.0
         for l in range(m + 1, l_max + 1):  # noqa: E741
             last, c = rows[l - 1, m], ((l - 1) ** 2 - m * m) / ((2 * l - 1) * (2 * l - 3))
             rows[l, m] = z if l == m + 1 else z * last - c * before

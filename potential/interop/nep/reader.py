@@ -162,7 +162,7 @@ class _Header:
             if f_radial > 0.0:
                 settings["factors"] = f_radial, f_angular
             if f_zbl > 0.0 and zbl and "inner" in zbl:
-                zbl |= {"factor": f_zbl, "inner_fraction": 0.5}
+                zbl |= {"factor": f_zbl, "halved": True}
         *cutoffs, max_radial, max_angular = values
         settings["radial_cutoffs"], settings["angular_cutoffs"] = (tuple(cutoffs[n::2] * (2 * t // len(cutoffs))) for n in (0, 1))
         settings["max_neighbours"] = int(max_radial), int(max_angular)

@@ -56,7 +56,7 @@ def write(potential: Potential, path: Path) -> None:
 def _header(c: NepConfig, version: int, neurons: int) -> list[str]:
     zbl, symbols = c.zbl, " ".join(chemical_symbols[z] for z in c.elements)
     lines = [f"nep{version}{'_zbl' if zbl else ''} {len(c.elements)} {symbols}"]
-    typewise = zbl is not None and zbl.inner_fraction > 0.0  # the older form, with all factors in the line of the cutoffs
+    typewise = zbl is not None and zbl.halved  # the older form, with all factors in the line of the cutoffs
     if zbl:
         factor = "" if zbl.factor is None or typewise else f" {zbl.factor!r}"
         lines.append("zbl 0 0" if zbl.flexible else f"zbl {zbl.inner!r} {zbl.outer!r}{factor}")
