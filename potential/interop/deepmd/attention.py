@@ -38,7 +38,7 @@ def se_atten(here: Surroundings, c: SeAtten, params: dict[str, Any], constants: 
     if c.attention_layers and sum(here.slots):
         x = matrix[1:]
         norm = jnp.sqrt(jnp.where(here.listed, (x * x).sum(axis=0), 1.0))
-        unit = jnp.where(here.listed, x / norm, 0.0)
+        unit = jnp.where(here.listed[None], x / norm[None], 0.0)
         for n in range(c.attention_layers):
             layer = params[f"attention_{n}"]
             g = layer_norm(layer["norm"], g + _attention(here, c, layer, g, w, unit), c.layer_norm_eps)
