@@ -75,9 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true")
     p.set_defaults(run=_info)
 
-    others = (cli_md.add_md, cli_md.add_relax, cli_md.add_analyse, cli_md.add_ipi, cli_learn.add_learn, cli_convert.add_convert)
-    for add in others:
+    for add in (cli_md.add_md, cli_md.add_relax, cli_md.add_analyse, cli_md.add_ipi, cli_learn.add_learn):
         add(verbs)
+    cli_convert.add_convert(verbs)
 
     p = verbs.add_parser("demo", help="audit, fit, test and MD on the silicon DFT set that comes along: a few minutes")
     p.add_argument("--out", default="adatom-demo", metavar="DIR")

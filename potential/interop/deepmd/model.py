@@ -22,6 +22,7 @@ from adatom.potential.interop.deepmd.config import DeepmdConfig, Descriptor, Env
 from adatom.potential.interop.deepmd.descriptors import Net, Surroundings, embedding, se_a, se_r, se_t, surroundings
 from adatom.potential.interop.deepmd.nets import affine, perceptron, shapes
 from adatom.potential.interop.deepmd.table import table_energies, table_share
+from adatom.potential.model import FittedModel
 
 Array = jax.Array
 Params = dict[str, Any]
@@ -177,3 +178,13 @@ def constant_shapes(c: DeepmdConfig) -> Params:
     if c.switch:
         tree["switch"] = (t,)
     return tree
+
+
+def neighbour_limits(model: FittedModel) -> tuple[float, ...]:
+    """`sel` of each species, in descriptors that reach as far as the model; of all together where they share one list."""
+    config = model.config
+    assert isinstance(config, DeepmdConfig)
+    t = len(config.elements)
+    parts = [d for x in config.terms if isinstance(x, Standard) for d in x.descriptors if d.cutoff == config.cutoff]
+    listed = [d.sel * t if isinstance(d, SeAtten) else d.sel for d in parts]
+    return tuple(float(x) for x in np.min([[np.inf] * t, *listed], axis=0))
