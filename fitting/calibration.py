@@ -24,7 +24,7 @@ from adatom.fitting.batches import Bucket, assemble, chunks, make_buckets, neigh
 from adatom.fitting.dataset import Frame
 from adatom.fitting.metrics import ATOMS
 from adatom.potential.committee import Calibration, Coverage, spread
-from adatom.potential.model import Model, Params
+from adatom.potential.model import FittedModel, Params
 from adatom.potential.potential import Potential
 from adatom.potential.predict import predict
 
@@ -72,7 +72,7 @@ def errors_and_spreads(
 
 @partial(jax.jit, static_argnames=("model", "precision"))
 def _forward(
-    model: Model, params: Params, members: Params, bucket: Bucket, rows: np.ndarray, present: np.ndarray, precision: str
+    model: FittedModel, params: Params, members: Params, bucket: Bucket, rows: np.ndarray, present: np.ndarray, precision: str
 ) -> tuple[jax.Array | np.ndarray, ...]:
     graph, targets = assemble(bucket, rows, present)
     dtype = jnp.dtype(precision)

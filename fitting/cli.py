@@ -1,4 +1,4 @@
-"""The command line: `adatom fit | test | audit | info | md | relax | analyse | ipi | learn | demo | template`.
+"""The command line: `adatom fit | test | audit | info | md | relax | analyse | ipi | learn | convert | demo | template`.
 
 Imports only what a verb needs, when it needs it, so that `adatom --help` answers at once. A user's mistake is one line on
 stderr and exit code 2; a run stopped with Ctrl-C exits with 130 after saying how to go on.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from adatom.fitting import cli_learn, cli_md
+from adatom.fitting import cli_convert, cli_learn, cli_md
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--test", nargs="+", metavar="DATA", help="files to report errors on, never learnt from")
     p.add_argument("--out", metavar="DIR", help="where results go (default: CONFIG's name without .toml, or `fit`)")
     p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    p.add_argument("--start-from", metavar="MODEL", help="an .adatom file: go on from its parameters, with new data")
     p.add_argument("--set", action="append", default=[], metavar="section.key=value", dest="settings", help="change one key")
     p.set_defaults(run=_fit)
 
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true")
     p.set_defaults(run=_info)
 
-    for add in (cli_md.add_md, cli_md.add_relax, cli_md.add_analyse, cli_md.add_ipi, cli_learn.add_learn):
+    for add in (cli_md.add_md, cli_md.add_relax, cli_md.add_analyse, cli_md.add_ipi, cli_learn.add_learn, cli_convert.add_convert):
         add(verbs)
 
     p = verbs.add_parser("demo", help="audit, fit, test and MD on the silicon DFT set that comes along: a few minutes")
@@ -115,7 +116,7 @@ def _fit(a: argparse.Namespace) -> int:
     from adatom.fitting.metrics import table
     from adatom.fitting.train import Interrupted
 
-    overrides = {key: value for key, value in (("data.train", a.train), ("data.test", a.test)) if value}
+    overrides = {key: value for key, value in (("data.train", a.train), ("data.test", a.test), ("model.start_from", a.start_from)) if value}
     out = Path(a.out) if a.out else Path(Path(a.config).with_suffix("") if a.config else "fit")
     source = a.config
     if source is None and a.resume and not a.train:
@@ -195,7 +196,10 @@ def _info(a: argparse.Namespace) -> int:
         f"{a.model}: potential for {', '.join(header['elements'])}, cutoff {header['cutoff']} Å, "
         f"{header['parameters']} parameters"
     )
-    print(f"  descriptor {config['descriptor']['type']}, fitting net {config['fitting_net']['widths']}")
+    if "family" in config:
+        print(f"  of {config['family']}, from {', '.join(info.get('source', ['an unknown file']))}")
+    else:
+        print(f"  descriptor {config['descriptor']['type']}, fitting net {config['fitting_net']['widths']}")
     print("  E0 (eV): " + ", ".join(f"{k} {v:.4f}" for k, v in header["e0"].items()))
     print(
         "  shortest distances in the data (Å): "

@@ -56,6 +56,7 @@ class ModelSection(_Section):
         Literal["auto", "least_squares", "isolated_atoms"] | dict[str, float],
         Field(description="auto: isolated-atom frames where there are any, else least squares; or given, eV"),
     ] = "auto"
+    start_from: Annotated[str, Field(description="an .adatom file: its form and parameters instead of fresh ones")] = ""
 
     @model_validator(mode="after")
     def _symbols(self) -> ModelSection:
@@ -67,6 +68,9 @@ class ModelSection(_Section):
                 raise ValueError(f"e0 of {s} is {energy}, not a finite energy in eV")
         if len(set(self.elements)) != len(self.elements):
             raise ValueError(f"elements named twice in {list(self.elements)}")
+        shape = {"descriptor", "fitting_net", "repulsion"}
+        if self.start_from and any(getattr(self, k) != type(self).model_fields[k].default for k in shape):
+            raise ValueError("start_from brings its own descriptor, fitting_net and repulsion: leave them out")
         return self
 
 
@@ -173,7 +177,9 @@ def load_config(path: str | Path | None, settings: Sequence[str] = (), overrides
 
 
 def _absolute_paths(tree: dict[str, Any], folder: Path) -> None:
-    data = tree.get("data")
+    model, data = tree.get("model"), tree.get("data")
+    if isinstance(model, dict) and isinstance(model.get("start_from"), str) and model["start_from"]:
+        model["start_from"] = _absolute(folder, model["start_from"])
     if not isinstance(data, dict):
         return
     for key in ("train", "test", "validation"):

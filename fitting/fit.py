@@ -21,14 +21,17 @@ from adatom.fitting.calibration import table as calibration_table
 from adatom.fitting.config import ConfigError, FitConfig, LossConfig, ModelSection, dump_config, load_config
 from adatom.fitting.dataset import DataError, Frame, LabelKeys, read_frames
 from adatom.fitting.e0 import elements_of, isolated_e0, least_squares_e0
-from adatom.fitting.members import make_committee
+from adatom.fitting.members import can_have_committee, make_committee
 from adatom.fitting.metrics import Comparison, compare, require_finite
 from adatom.fitting.progress import progress
 from adatom.fitting.splits import split
+from adatom.fitting.start import load_start, starting_statistics, trainable
 from adatom.fitting.statistics import describe, make_statistics
 from adatom.fitting.train import Problem, train
+from adatom.potential.committee import merge
 from adatom.potential.evaluator import Evaluator
-from adatom.potential.model import Model, ModelConfig
+from adatom.potential.families import family_of
+from adatom.potential.model import FittedModel, Model, ModelConfig
 from adatom.potential.model_file import save, write_atomically
 from adatom.potential.potential import Golden, Potential
 
@@ -57,21 +60,14 @@ def fit(config: FitConfig, out: str | Path, *, resume: bool = False, say: Say = 
     frames = read(config, config.data.train, "training", say)
     given = read(config, config.data.validation, "validation", say) if config.data.validation else []
     test = read(config, config.data.test, "test", say) if config.data.test else []
-    _audit(config, [*frames, *given], test, say)
+    source = load_start(config.model, [*frames, *given, *test]) if config.model.start_from else None
+    _audit(config, [*frames, *given], test, say, source.model.cutoff if source else config.model.descriptor.cutoff)
     for frame in (*frames, *given, *test):
         require_finite(frame)
     training, validation = (frames, given) if given else divide(frames, config)
-    elements = _elements(config.model, training, [*validation, *test])
-    model = Model(
-        ModelConfig(
-            elements=elements, descriptor=config.model.descriptor, fitting_net=config.model.fitting_net,
-            repulsion=config.model.repulsion,
-        )
-    )  # fmt: skip
     _check_losses(config, training)
-    e0, how = _e0(config.model, training, elements)
     with jax.enable_x64(True):
-        potential, summary = _train(config, model, training, validation, e0, out, resume=resume, say=say, how=how)
+        potential, summary = _train(config, source, training, validation, test, out, resume=resume, say=say)
     judgement = None
     if potential.committee is not None:
         potential = calibrated(potential, validation, data="validation", precision=config.training.precision)
@@ -82,7 +78,7 @@ def fit(config: FitConfig, out: str | Path, *, resume: bool = False, say: Say = 
     info = {"training": summary, "errors": {k: _brief(v) for k, v in errors.items() if v}}
     potential = replace(potential, info=info, golden=_golden(potential, training))
     save(potential, out / "model.adatom")
-    metrics = {**errors, "training": summary, "labels_e0": how, "uncertainty": judgement}
+    metrics = {**errors, "training": summary, "labels_e0": summary["e0"], "uncertainty": judgement}
     write_atomically(out / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False).encode())
     _plot(out, comparisons)
     return FitResult(potential, errors, out)
@@ -136,10 +132,10 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path} ({old!r} -> {new!r})"]
 
 
-def _audit(config: FitConfig, frames: Sequence[Frame], test: Sequence[Frame], say: Say) -> None:
+def _audit(config: FitConfig, frames: Sequence[Frame], test: Sequence[Frame], say: Say, cutoff: float) -> None:
     if config.data.audit == "off":
         return
-    report = audit(frames, cutoff=config.model.descriptor.cutoff)
+    report = audit(frames, cutoff=cutoff)
     findings = [f for f in report.findings if f.severity != "info"]
     findings += [f for f in audit_leakage(frames, test) if f.severity != "info"] if test else []
     for finding in findings:
@@ -197,9 +193,11 @@ def _e0(section: ModelSection, training: Sequence[Frame], elements: tuple[int, .
 
 
 def _train(
-    config: FitConfig, model: Model, training: Sequence[Frame], validation: Sequence[Frame], e0: np.ndarray, out: Path,
-    *, resume: bool, say: Say, how: str,
+    config: FitConfig, source: Potential | None, training: Sequence[Frame], validation: Sequence[Frame], test: Sequence[Frame],
+    out: Path, *, resume: bool, say: Say,
 ) -> tuple[Potential, dict[str, Any]]:  # fmt: skip
+    precision = config.training.precision
+    model = source.model if source else _new_model(config.model, _elements(config.model, training, [*validation, *test]))
     every = [*training, *validation]
     items = neighbourhoods(every, model.elements, model.cutoff)
     buckets = make_buckets(every, items, config.training.max_buckets)
@@ -210,26 +208,35 @@ def _train(
         buckets = make_buckets(every, items, 1)
         train_rows = [np.flatnonzero(np.asarray(b.frame) < len(training)) for b in buckets]
         valid_rows = [np.flatnonzero(np.asarray(b.frame) >= len(training)) for b in buckets]
-    network = model.init(jax.random.key(config.training.seed))
-    statistics = make_statistics(model, network, training, items[: len(training)], buckets, e0)
-    problem = Problem(model, statistics, buckets, train_rows, valid_rows, config.loss, config.training)
+    if source:
+        network = source.params["network"]
+        statistics, how = starting_statistics(source, config.model, training, precision)
+    else:
+        assert isinstance(model, Model)
+        network = model.init(jax.random.key(config.training.seed))
+        e0, how = _e0(config.model, training, model.elements)
+        statistics = make_statistics(model, network, training, items[: len(training)], buckets, e0)
+    fixed = network if "constants" in network else {}
+    problem = Problem(model, statistics, buckets, train_rows, valid_rows, config.loss, config.training, fixed)
     pairs = sum(len(x.pairs.i) for x in items) / max(sum(len(x.structure) for x in items), 1)
     potential = Potential(model, {"network": network, "statistics": statistics})
     say(describe(statistics, model.elements) + f"  (E0 from {how})")
     say(
-        f"model: {type(config.model.descriptor).__name__.removesuffix('Config')}, cutoff {model.cutoff} Å, "
+        f"model: {_form(model)}, cutoff {model.cutoff} Å, "
         f"{pairs:.0f} neighbours an atom, {potential.n_parameters} parameters; {len(training)} frames to train on, "
         f"{len(validation)} to validate; {problem.epochs} epochs of {problem.steps_per_epoch} steps, "
         f"{len(buckets)} sizes to compile, seed {config.training.seed}"
     )
     with progress("training", unit="steps") as report:
-        best, summary = train(problem, network, out, resume=resume, report=report, say=say)
+        begin = trainable(network, precision) if source else network
+        best, summary = train(problem, begin, out, resume=resume, report=report, say=say)
+    best = merge(network, best)
     summary |= {
         "seed": config.training.seed, "frames_train": len(training), "frames_validation": len(validation), "e0": how,
         "jax": jax.__version__, "backend": jax.default_backend(),
     }  # fmt: skip
     potential = Potential(model, {"network": best, "statistics": statistics})
-    if config.uncertainty.kind != "none":
+    if config.uncertainty.kind != "none" and can_have_committee(config.uncertainty, network, say):
         began = time.monotonic()
         with progress("committee", unit="steps") as report:
             committee = make_committee(
@@ -238,6 +245,16 @@ def _train(
         potential = replace(potential, committee=committee)
         summary["committee_seconds"] = round(time.monotonic() - began, 1)
     return potential, summary
+
+
+def _new_model(section: ModelSection, elements: tuple[int, ...]) -> Model:
+    s = section
+    return Model(ModelConfig(elements=elements, descriptor=s.descriptor, fitting_net=s.fitting_net, repulsion=s.repulsion))
+
+
+def _form(model: FittedModel) -> str:
+    """Of its descriptor, or of what program it comes from."""
+    return type(model.config.descriptor).__name__.removesuffix("Config") if isinstance(model, Model) else family_of(model)
 
 
 def _judge(potential: Potential, test: Sequence[Frame], config: FitConfig) -> dict[str, Any] | None:

@@ -27,12 +27,21 @@ from adatom.fitting.batches import Bucket, assemble
 from adatom.fitting.config import LossConfig, UncertaintyConfig
 from adatom.fitting.train import Problem, train
 from adatom.potential.committee import Committee, merge
-from adatom.potential.model import Model, Params, Statistics
+from adatom.potential.model import FittedModel, Params, Statistics
 from adatom.potential.predict import energies
 
 Array = jax.Array
 DIRECTIONS, LOOSE = 6, 1e-4
 """Random combinations of the force components of each frame; see above."""
+
+
+def can_have_committee(config: UncertaintyConfig, network: Params, say: Any) -> bool:
+    """Whether the network has the parts that its kind of members needs; says so where not."""
+    nets = network.get("fitting", {}).values()
+    found = config.kind == "deep" or bool(nets and (config.kind == "shallow" or all("energy" in x for x in nets)))
+    if not found:
+        say(f"uncertainty: none, this family of models has no {config.kind} committee; kind deep is possible")
+    return found
 
 
 def make_committee(
@@ -46,11 +55,12 @@ def make_committee(
     fresh = jax.vmap(problem.model.init)(jax.random.split(key, config.members))
     if config.kind == "shallow":
         fresh = {"fitting": fresh["fitting"]}
+    fresh.pop("constants", None)
     rng = np.random.default_rng([problem.training.seed, 1])
     resampling = [rng.exponential(size=(config.members, len(b))) for b in problem.buckets]
     epochs = max(1, round(config.effort * problem.epochs))
     training = problem.training.model_copy(update={"epochs": epochs})
-    fixed = network if config.kind == "shallow" else {}
+    fixed = network if config.kind == "shallow" or "constants" in network else {}
     several = replace(problem, training=training, resampling=resampling, fixed=fixed)
     out.mkdir(exist_ok=True)
     best, _ = train(several, jax.device_get(fresh), out, resume=resume, report=report, say=say)
@@ -80,7 +90,7 @@ def laplace(problem: Problem, network: Params, key: Array, members: int) -> Para
 
 @partial(jax.jit, static_argnames=("model", "loss"))
 def _sensitivities(
-    model: Model, network: Params, statistics: Statistics, bucket: Bucket, index: Array, key: Array, loss: LossConfig
+    model: FittedModel, network: Params, statistics: Statistics, bucket: Bucket, index: Array, key: Array, loss: LossConfig
 ) -> Array:
     """√p ∂(label)/∂θ of one frame: of its energy per atom and of random combinations of its forces, (1 + DIRECTIONS, θ)."""
     graph, targets = assemble(bucket, index, jnp.ones(1, dtype=bool))

@@ -19,7 +19,7 @@ from adatom.fitting.batches import Bucket, Targets, assemble, chunks, make_bucke
 from adatom.fitting.dataset import DataError, Frame
 from adatom.potential.evaluator import Precision
 from adatom.potential.graph import Graph
-from adatom.potential.model import Model
+from adatom.potential.model import FittedModel
 from adatom.potential.potential import Potential
 from adatom.potential.predict import Prediction, predict
 from adatom.potential.units import GPA
@@ -110,7 +110,7 @@ def compare(
 
 @partial(jax.jit, static_argnames=("model", "precision"))
 def _forward(
-    model: Model, params: Any, bucket: Bucket, rows: np.ndarray, present: np.ndarray, precision: str
+    model: FittedModel, params: Any, bucket: Bucket, rows: np.ndarray, present: np.ndarray, precision: str
 ) -> tuple[Graph, Targets, Prediction]:
     graph, targets = assemble(bucket, rows, present)
     return graph, targets, predict(model, params, graph, e0=params["statistics"].e0, dtype=jnp.dtype(precision))

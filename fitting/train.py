@@ -28,7 +28,7 @@ from adatom.fitting.loss import Prefactors, loss
 from adatom.potential.checkpoint import load_checkpoint, save_checkpoint
 from adatom.potential.committee import merge
 from adatom.potential.graph import Graph
-from adatom.potential.model import Model, Params, Statistics
+from adatom.potential.model import FittedModel, Params, Statistics
 from adatom.potential.model_file import write_atomically
 from adatom.potential.predict import Prediction, predict
 from adatom.potential.units import GPA
@@ -77,7 +77,7 @@ class Problem:
     network, of which the trained part replaces what it has.
     """
 
-    model: Model
+    model: FittedModel
     statistics: Statistics
     buckets: Sequence[Bucket]
     train: Sequence[np.ndarray]
@@ -197,7 +197,7 @@ def prefactors(config: LossConfig, fraction: Array) -> Prefactors:
 
 
 def forward(
-    model: Model, network: Params, statistics: Statistics, bucket: Bucket, index: Array, present: Array, precision: str
+    model: FittedModel, network: Params, statistics: Statistics, bucket: Bucket, index: Array, present: Array, precision: str
 ) -> tuple[Graph, Targets, Prediction]:
     """Assemble a batch and predict it."""
     graph, targets = assemble(bucket, index, present)
@@ -218,7 +218,7 @@ def error_sums(out: Prediction, graph: Graph, targets: Targets) -> Sums:
 
 @partial(jax.jit, static_argnames=("model", "precision", "several"))
 def _evaluate(
-    model: Model, network: Params, fixed: Params, statistics: Statistics, bucket: Bucket, index: Array, present: Array,
+    model: FittedModel, network: Params, fixed: Params, statistics: Statistics, bucket: Bucket, index: Array, present: Array,
     precision: str, several: bool,
 ) -> Sums:  # fmt: skip
     def one(network: Params) -> Sums:

@@ -62,6 +62,20 @@ class EnergyModel(Protocol):
         """Energies without E0 from vectors (3, n, k): (n,) eV. Rows are grouped by species as `atoms`, columns as `slots`."""
 
 
+class FittedModel(EnergyModel, Protocol):
+    """An EnergyModel with parameters, as model files hold it (`adatom.potential.families`).
+
+    Arrays below network["constants"] are part of the model, never trained.
+    """
+
+    @property
+    def config(self) -> BaseModel:
+        """Everything static, as JSON in the model file."""
+
+    def init(self, key: Array) -> Params:
+        """A network tree of the right shapes, at random."""
+
+
 def repulsion_radius(min_distance: Array | np.ndarray, elements: Sequence[int]) -> Array:
     """r_out (species, species): the shortest distance in the data, or 0.7 of the sum of covalent radii for elements that
     the data never bring closer than twice that sum."""

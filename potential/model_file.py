@@ -23,7 +23,8 @@ from ase.data import chemical_symbols
 from pydantic import ValidationError
 
 from adatom.potential.committee import Calibration, Committee
-from adatom.potential.model import Model, ModelConfig, Statistics
+from adatom.potential.families import family_of, make_model
+from adatom.potential.model import Statistics
 from adatom.potential.potential import Golden, Potential, flatten, unflatten
 from adatom.potential.structure import Structure
 
@@ -117,10 +118,9 @@ def load(path: str | Path) -> Potential:
     header, arrays = _read(path)
     try:
         numbers = tuple(chemical_symbols.index(s) for s in header["elements"])
-        config = ModelConfig.model_validate(header["config"])
-        if config.elements != numbers:
-            raise ModelFileError(f"{path}: elements {header['elements']} do not fit the configuration's {config.elements}")
-        model = Model(config)
+        model = make_model(header["config"])
+        if model.elements != numbers:
+            raise ModelFileError(f"{path}: elements {header['elements']} do not fit the configuration's {model.elements}")
         network = {k.removeprefix("network/"): v for k, v in arrays.items() if k.startswith("network/")}
         expected = {k: v.shape for k, v in flatten(jax.eval_shape(model.init, jax.random.key(0))).items()}
         if {k: v.shape for k, v in network.items()} != expected:
@@ -130,7 +130,8 @@ def load(path: str | Path) -> Potential:
         if "golden/energy" in arrays:
             g = {k: arrays[f"golden/{k}"] for k in ("numbers", "positions", "cell", "pbc", "energy", "forces")}
             golden = Golden(Structure(g["numbers"], g["positions"], g["cell"], g["pbc"]), float(g["energy"]), g["forces"])
-        params = {"network": {"descriptor": {}} | unflatten(network), "statistics": statistics}
+        bare: dict[str, Any] = {"descriptor": {}} if family_of(model) == "adatom" else {}  # symmetry functions have nothing to train
+        params = {"network": bare | unflatten(network), "statistics": statistics}
         return Potential(model, params, header.get("info", {}), golden, _committee(path, header, arrays, expected))
     except ModelFileError:
         raise

@@ -9,7 +9,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from adatom.potential.committee import Committee
-from adatom.potential.model import Model, Params, Statistics
+from adatom.potential.model import FittedModel, Params, Statistics
 from adatom.potential.structure import Structure
 
 
@@ -29,7 +29,7 @@ class Potential:
     committee: what it needs to know its own error, or None.
     """
 
-    model: Model
+    model: FittedModel
     params: Params
     info: dict[str, Any] = field(default_factory=dict)
     golden: Golden | None = None
@@ -46,7 +46,7 @@ class Potential:
     @property
     def n_parameters(self) -> int:
         """Trained numbers."""
-        return sum(int(np.size(x)) for x in flatten(self.params["network"]).values())
+        return sum(int(np.size(x)) for k, x in flatten(self.params["network"]).items() if not k.startswith("constants/"))
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

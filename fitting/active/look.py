@@ -39,6 +39,8 @@ def look(potential: Potential, frames: Sequence[ase.Atoms]) -> Look:
     if potential.committee is None:
         raise ValueError("the potential knows nothing about its own error: fit it with [uncertainty] kind other than 'none'")
     model, scale = potential.model, potential.committee.scales[1]
+    if not isinstance(model, Model):
+        raise ValueError("active learning tells structures apart by the descriptors of adatom's own models, this is another's")
     d = model.config.descriptor.n_features(len(model.elements)) * len(model.elements)
     out = Look(np.zeros((len(frames), d)), np.zeros(len(frames)), np.zeros(len(frames)))
     unlabelled = [Frame(from_atoms(x), Labels(None, None, None)) for x in frames]

@@ -1,0 +1,35 @@
+"""The families of energy models that a model file can hold: our own, and those of other programs (`adatom.potential.interop`).
+
+A family's modules are imported when a model of it is read, not before.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from adatom.potential.model import FittedModel
+
+FAMILIES = {
+    "adatom": ("adatom.potential.model", "ModelConfig", "Model"),
+    "deepmd": ("adatom.potential.interop.deepmd.model", "DeepmdConfig", "DeepmdModel"),
+    "n2p2": ("adatom.potential.interop.n2p2.model", "N2p2Config", "N2p2Model"),
+    "nep": ("adatom.potential.interop.nep.model", "NepConfig", "NepModel"),
+}
+"""Family: module, its configuration (pydantic) and its model (`FittedModel`)."""
+
+
+def family_of(model: FittedModel) -> str:
+    """The name of a model's family; our own configuration does not say it."""
+    return str(getattr(model.config, "family", "adatom"))
+
+
+def make_model(config: dict[str, Any]) -> FittedModel:
+    """The model of a configuration as JSON. Raises ValueError for unknown families and what pydantic raises for the rest."""
+    family = config.get("family", "adatom")
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise ValueError(f"unknown family of models {family!r}; this adatom knows {', '.join(FAMILIES)}")
+    module, schema, model = FAMILIES[family]
+    found = import_module(module)
+    made: FittedModel = getattr(found, model)(getattr(found, schema).model_validate(config))
+    return made
