@@ -9,7 +9,7 @@ Theory Comput. 15, 1827 (2019); the compact ones Bircher, Singraber, Dellago, Ma
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from ase.data import chemical_symbols
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -66,6 +66,11 @@ class Compact(_Function):
     core: Core
     asymmetric: bool = False
 
+    @property
+    def core_name(self) -> str:
+        """As in input.nn: p1, …, p4a, e."""
+        return ("e" if self.core == "exp" else f"p{self.core[-1]}") + "a" * self.asymmetric
+
     @model_validator(mode="after")
     def _intervals(self) -> Compact:
         if self.inner >= self.cutoff:
@@ -78,6 +83,13 @@ class Compact(_Function):
         if (self.left < 0.0 and centre != 0.0) or (self.right > 180.0 and centre != 180.0):
             raise ValueError(f"angles from {self.left} to {self.right} leave [0, 180] without being centred at 0 or 180")
         return self
+
+
+def order(f: Gaussian | Compact) -> tuple[Any, ...]:
+    """n2p2 sorts the functions of an element by this, and numbers them so in scaling.data."""
+    if isinstance(f, Gaussian):
+        return f.kind, f.cutoff, f.eta, f.shift, f.zeta, f.sign, f.neighbours
+    return f.kind, f.core_name, f.neighbours, f.cutoff, f.inner, f.left, f.right
 
 
 Function = Annotated[Gaussian | Compact, Field(discriminator="kind")]
@@ -98,7 +110,7 @@ class Network(BaseModel):
         return self
 
 
-class N2P2Config(BaseModel):
+class N2p2Config(BaseModel):
     """One entry of `functions` and `networks` per element; functions stand in the order of n2p2's scaling.data."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -120,7 +132,7 @@ class N2P2Config(BaseModel):
         return max(f.cutoff for functions in self.functions for f in functions)
 
     @model_validator(mode="after")
-    def _whole(self) -> N2P2Config:
+    def _whole(self) -> N2p2Config:
         t = len(self.elements)
         if list(self.elements) != sorted(set(self.elements)):
             raise ValueError(f"elements {self.elements} are not in ascending order")
@@ -132,4 +144,6 @@ class N2P2Config(BaseModel):
             for f in functions:
                 if not set(f.neighbours) <= set(self.elements):
                     raise ValueError(f"a symmetry function of {chemical_symbols[z]} has neighbours {f.neighbours}")
+            if list(functions) != sorted(functions, key=order):
+                raise ValueError(f"the symmetry functions of {chemical_symbols[z]} are not in n2p2's order")
         return self

@@ -1,9 +1,10 @@
 """The energy of an atom in a neural network potential of n2p2 or RuNNer.
 
-    E_i = E_0 + c · N(s · (G_i − G_0) + S_min)
+    E_i = E_0 + o + c · N(s · (G_i − G_0) + S_min)
 
 G symmetry functions, N the element's network (Behler, Parrinello, PRL 98, 146401 (2007)). E_0 is in the statistics. In
-network["constants"] are c [eV], one over n2p2's conv_energy, and per element scaling.data: min, max, mean, sigma of each G.
+network["constants"] are o [eV], which differs between members of a committee, c [eV], one over n2p2's conv_energy, and per
+element scaling.data: minimum, maximum, mean and sigma of each G.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ase.data import chemical_symbols
 
 from adatom.potential.descriptors.symmetry_functions import sections
 from adatom.potential.geometry import distances
-from adatom.potential.interop.n2p2.config import RADIAL, WEIGHTED, Compact, Gaussian, N2P2Config
+from adatom.potential.interop.n2p2.config import RADIAL, WEIGHTED, Compact, Gaussian, N2p2Config
 from adatom.potential.interop.n2p2.moments import by_moments, wide_sums
 from adatom.potential.interop.n2p2.radial import radial_part
 from adatom.potential.interop.n2p2.triplets import shell, triplet_sums
@@ -41,10 +42,10 @@ ACTIVATIONS = {
 
 
 @dataclass(frozen=True)
-class N2P2Model:
+class N2p2Model:
     """An EnergyModel. Params: {"network": {"constants", element: {layer: kernel, bias}}, "statistics"}."""
 
-    config: N2P2Config
+    config: N2p2Config
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -56,7 +57,8 @@ class N2P2Model:
 
     def init(self, key: Array) -> dict[str, Any]:
         """Fresh networks, float32, weights N(0, 1/inputs); functions not scaled, energies in eV."""
-        network: dict[str, Any] = {"constants": {"energy": jnp.ones((), dtype=jnp.float32)}}
+        offset = jnp.zeros(len(self.elements), dtype=jnp.float32)
+        network: dict[str, Any] = {"constants": {"energy": jnp.ones((), dtype=jnp.float32), "offset": offset}}
         for z, functions, net in zip(self.elements, self.config.functions, self.config.networks, strict=True):
             name, widths = chemical_symbols[z], (len(functions), *net.widths, 1)
             table = jnp.tile(jnp.asarray([0.0, 1.0, 0.0, 1.0], dtype=jnp.float32), (len(functions), 1))
@@ -70,12 +72,12 @@ class N2P2Model:
     def atomic_energies(self, params: dict[str, Any], vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         """Energies without E_0 from vectors (3, n, k): (n,) eV."""
         network, groups, start = params["network"], [], 0
-        energy = jnp.asarray(network["constants"]["energy"]).astype(vectors.dtype)
+        energy, offset = (jnp.asarray(network["constants"][k]).astype(vectors.dtype) for k in ("energy", "offset"))
         for t, n in enumerate(atoms):
             if n:
                 g = self.symmetry_functions(t, vectors[:, start : start + n], slots)
                 table = jnp.asarray(network["constants"][chemical_symbols[self.elements[t]]])
-                groups.append(energy * self._network(t, network, self.scaled(g, table)))
+                groups.append(offset[t] + energy * self._network(t, network, self.scaled(g, table)))
                 start += n
         return jnp.concatenate(groups)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from adatom.potential.interop.n2p2.config import Compact, Gaussian, N2P2Config
+from adatom.potential.interop.n2p2.config import Compact, Gaussian, N2p2Config
 from adatom.potential.interop.n2p2.cutoffs import bump, cutoff_function
 
 Array = jax.Array
 
 
-def radial_part(r: Array, f: Gaussian | Compact, config: N2P2Config) -> Array:
+def radial_part(r: Array, f: Gaussian | Compact, config: N2p2Config) -> Array:
     """exp(−η (r − r_s)²) f_c(r), or the bump between two radii; (…) Å -> (…), exactly 0 beyond the function's cutoff."""
     if isinstance(f, Compact):
         return bump(r, f.inner, f.cutoff, f.core, asymmetric=f.asymmetric)

@@ -15,8 +15,8 @@ import numpy as np
 from ase.data import chemical_symbols
 from pydantic import ValidationError
 
-from adatom.potential.interop.n2p2.config import N2P2Config
-from adatom.potential.interop.n2p2.model import N2P2Model
+from adatom.potential.interop.n2p2.config import N2p2Config
+from adatom.potential.interop.n2p2.model import N2p2Model
 from adatom.potential.interop.n2p2.settings import CUTOFFS, ENERGIES, LENGTHS, Settings, read_text
 from adatom.potential.model import Statistics
 from adatom.potential.model_file import ModelFileError
@@ -43,7 +43,7 @@ def read(path: str | Path, *, length_unit: str | None = None, energy_unit: str |
     energy_name, energy = _unit(settings, "energy", ENERGIES, energy_unit)
     config = _config(settings, length)
     mean, conv_energy, _ = _normalisation(settings)
-    network: dict[str, Any] = {"constants": {"energy": np.array(energy / conv_energy)}}
+    network: dict[str, Any] = {"constants": {"energy": np.array(energy / conv_energy), "offset": np.zeros(len(config.elements))}}
     rows = _rows(folder / "scaling.data", config)
     for z, functions, table in zip(config.elements, config.functions, rows, strict=True):
         network["constants"][chemical_symbols[z]] = table
@@ -54,7 +54,7 @@ def read(path: str | Path, *, length_unit: str | None = None, energy_unit: str |
     nothing, one = np.zeros(t), np.ones((t, 1))
     statistics = Statistics(energy * (offsets + mean), nothing, nothing + 1.0, 0.0 * one, one, np.zeros((t, t)))
     info = {"source": folder.name, "family": "n2p2", "length_unit": length_name, "energy_unit": energy_name}
-    return Potential(N2P2Model(config), {"network": network, "statistics": statistics}, info)
+    return Potential(N2p2Model(config), {"network": network, "statistics": statistics}, info)
 
 
 def _folder(path: Path) -> Path:
@@ -73,7 +73,7 @@ def _unit(settings: Settings, what: str, known: dict[str, float], given: str | N
     return name.lower(), known[name.lower()]
 
 
-def _config(settings: Settings, length: float) -> N2P2Config:
+def _config(settings: Settings, length: float) -> N2p2Config:
     elements = settings.elements()
     number, words = settings.lines.get("cutoff_type", [(0, ["1"])])[0]  # RuNNer's default
     kind = settings.number(number, "cutoff_type", words, 0)
@@ -84,7 +84,7 @@ def _config(settings: Settings, length: float) -> N2P2Config:
     if has("scale_symmetry_functions") or has("center_symmetry_functions"):
         scaling = "_".join(k for k in ("scale", "center") if has(f"{k}_symmetry_functions"))
     try:
-        return N2P2Config.model_validate(
+        return N2p2Config.model_validate(
             {
                 "elements": elements,
                 "functions": settings.functions(elements, length),
@@ -142,7 +142,7 @@ def _numbers(path: Path) -> list[tuple[int, list[float]]]:
     return lines
 
 
-def _rows(path: Path, config: N2P2Config) -> list[np.ndarray]:
+def _rows(path: Path, config: N2p2Config) -> list[np.ndarray]:
     """scaling.data: minimum, maximum, mean and sigma of every function, (functions, 4) per element. RuNNer has no sigma."""
     lines, tables, start = _numbers(path), [], 0
     for e, functions in enumerate(config.functions):

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ase.data import atomic_numbers, chemical_symbols
+from pydantic import ValidationError
 
-from adatom.potential.interop.n2p2.config import WEIGHTED
+from adatom.potential.interop.n2p2.config import WEIGHTED, Compact, Gaussian, order
 from adatom.potential.model_file import ModelFileError
 
 CUTOFFS = ("hard", "cos", "tanhu", "tanh", "poly1", "poly2", "poly3", "poly4", "exp")
 CORES = {"p1": "poly1", "p2": "poly2", "p3": "poly3", "p4": "poly4", "e": "exp"}
+PARAMETERS = {
+    2: "eta shift cutoff", 12: "eta shift cutoff", 13: "eta shift sign zeta cutoff", 3: "eta sign zeta cutoff", 9: "eta sign zeta cutoff",
+}  # fmt: skip
 ALTERNATIVES = {"symfunction": "symfunction_short", "nnp_generation": "nnp_type", "nnp_type_gen": "nnp_type", "nnp_gen": "nnp_type"}
 SEVERAL = {
     "symfunction_short", "atom_energy", "element_symfunction_short", "global_symfunction_short", "element_nodes_short",
@@ -101,17 +105,17 @@ class Settings:
             self.fail(line, f"elements {' '.join(words)} and number_of_elements do not fit")
         return tuple(sorted(elements))
 
-    def functions(self, elements: Sequence[int], length: float) -> list[list[dict[str, Any]]]:
+    def functions(self, elements: Sequence[int], length: float) -> list[list[Gaussian | Compact]]:
         """Of every element, lengths in Å, in n2p2's order; `length` is the file's unit in Å."""
-        found: list[list[dict[str, Any]]] = [[] for _ in elements]
+        found: list[list[Gaussian | Compact]] = [[] for _ in elements]
         for line, words in self.lines.get("symfunction_short", []):
             centre = self.element(line, "symfunction_short", words, 0)
             if centre not in elements:
                 self.fail(line, f"a symmetry function of {chemical_symbols[centre]}, which is not among the elements")
             found[elements.index(centre)].append(self._function(line, words, length))
-        return [sorted(functions, key=_order) for functions in found]
+        return [sorted(functions, key=order) for functions in found]
 
-    def _function(self, line: int, words: list[str], length: float) -> dict[str, Any]:
+    def _function(self, line: int, words: list[str], length: float) -> Gaussian | Compact:
         def number(n: int) -> float:
             return self.number(line, "symfunction_short", words, n)
 
@@ -120,7 +124,7 @@ class Settings:
             self.fail(line, f"symmetry function type {words[1]} is not supported")
         count = 0 if kind in WEIGHTED else 1 if kind in (2, 20) else 2
         neighbours = sorted(self.element(line, "symfunction_short", words, 2 + n) for n in range(count))
-        f: dict[str, Any] = {"kind": int(kind), "neighbours": neighbours}
+        f: dict[str, Any] = {"kind": int(kind), "neighbours": tuple(neighbours)}
         n = 2 + count
         if kind >= 20:
             f |= {"inner": number(n) * length, "cutoff": number(n + 1) * length}
@@ -130,12 +134,20 @@ class Settings:
             name = words[n + 2] if n + 2 < len(words) else ""
             if name.removesuffix("a") not in CORES or name == "ea":
                 self.fail(line, f"compact function {name!r} is none of {', '.join(CORES)}, p1a, p2a, p3a, p4a")
-            return f | {"core": CORES[name.removesuffix("a")], "asymmetric": name.endswith("a")}
-        names = {2: "eta shift cutoff", 12: "eta shift cutoff", 13: "eta shift sign zeta cutoff"}.get(int(kind), "eta sign zeta cutoff")
-        f |= {name: number(n + m) for m, name in enumerate(names.split())}
+            return self._valid(line, Compact, f | {"core": CORES[name.removesuffix("a")], "asymmetric": name.endswith("a")})
+        f |= {name: number(n + m) for m, name in enumerate(PARAMETERS[int(kind)].split())}
         if kind in (3, 9):
             f["shift"] = number(n + 4) if len(words) > n + 4 else 0.0
-        return f | {"eta": f["eta"] / length**2, "shift": f["shift"] * length, "cutoff": f["cutoff"] * length}
+        f |= {"eta": f["eta"] / length**2, "shift": f["shift"] * length, "cutoff": f["cutoff"] * length}
+        return self._valid(line, Gaussian, f)
+
+    def _valid(self, line: int, kind: type[Gaussian] | type[Compact], f: dict[str, Any]) -> Gaussian | Compact:
+        try:
+            return kind.model_validate(f)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = "".join(f"{x}: " for x in first["loc"])
+            self.fail(line, f"symfunction_short: {where}{first['msg'].removeprefix('Value error, ')}")
 
     def networks(self, elements: Sequence[int]) -> list[dict[str, Any]]:
         """Widths and activations of every element's hidden layers: the global ones, or the element's own."""
@@ -162,14 +174,6 @@ KNOWN = {
     "center_symmetry_functions", "scale_symmetry_functions_sigma", "global_hidden_layers_short", "global_nodes_short",
     "global_activation_short", "normalize_nodes", "mean_energy", "conv_length", "conv_energy", "nnp_type", "nn_type_short",
 }  # fmt: skip
-
-
-def _order(f: dict[str, Any]) -> tuple[Any, ...]:
-    """n2p2 sorts the functions of an element like this, and numbers them so in scaling.data."""
-    if f["kind"] < 20:
-        return f["kind"], f["cutoff"], f["eta"], f["shift"], f.get("zeta", 0.0), f.get("sign", 0.0), f["neighbours"]
-    core = next(k for k, v in CORES.items() if v == f["core"]) + "a" * f["asymmetric"]
-    return f["kind"], core, f["neighbours"], f["cutoff"], f["inner"], f.get("left", 0.0), f.get("right", 0.0)
 
 
 def read_text(path: Path) -> str:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adatom.potential.geometry import distances
-from adatom.potential.interop.n2p2.config import NARROW, Compact, Gaussian, N2P2Config
+from adatom.potential.interop.n2p2.config import NARROW, Compact, Gaussian, N2p2Config
 from adatom.potential.interop.n2p2.cutoffs import bump
 from adatom.potential.interop.n2p2.radial import radial_part
 
@@ -48,7 +48,7 @@ def each_pair(first: Array, second: Array, same: bool) -> tuple[Array, Array, np
 
 
 def triplet_sums(
-    vectors: Array, r: Array, columns: tuple[slice, slice], functions: Sequence[Angular], config: N2P2Config
+    vectors: Array, r: Array, columns: tuple[slice, slice], functions: Sequence[Angular], config: N2p2Config
 ) -> Array:
     """(3, n, k) vectors, their lengths (n, k) and the columns of two elements -> (n, functions)."""
     same = columns[0] == columns[1]
