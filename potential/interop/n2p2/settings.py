@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from adatom.potential.interop.n2p2.config import WEIGHTED, Compact, Gaussian, order
 from adatom.potential.model_file import ModelFileError
 
-CUTOFFS = ("hard", "cos", "tanhu", "tanh", "poly1", "poly2", "poly3", "poly4", "exp")
+CUTOFFS = ("hard", "cos", "tanhu", "tanh", "exp", "poly1", "poly2", "poly3", "poly4")
 CORES = {"p1": "poly1", "p2": "poly2", "p3": "poly3", "p4": "poly4", "e": "exp"}
 PARAMETERS = {
     2: "eta shift cutoff", 12: "eta shift cutoff", 13: "eta shift sign zeta cutoff", 3: "eta sign zeta cutoff", 9: "eta sign zeta cutoff",

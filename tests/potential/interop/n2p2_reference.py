@@ -1,11 +1,22 @@
 """Small models of n2p2 with every kind of function, written as its files, and their energies by loops in NumPy.
 
 `energies` knows nothing of the package: it goes through all pairs and triplets of every atom, function by function.
+
+    python tests/potential/interop/n2p2_reference.py PROGRAM
+
+runs these models and the published ones with n2p2 (PROGRAM is benchmarks/n2p2_reference.cpp linked to a build of it) and
+writes n2p2_numbers.json beside this file.
 """
+
+import json
+import subprocess
+import sys
+import tempfile
 
 from dataclasses import dataclass
 from itertools import combinations
 from math import acos, cos, exp, log1p, pi, tanh
+from pathlib import Path
 
 import numpy as np
 
@@ -107,7 +118,7 @@ def cutoff(r, rc, kind, alpha):
     if kind in (2, 3):
         return tanh(1.0 - r / rc) ** 3 / (tanh(1.0) ** 3 if kind == 3 else 1.0)
     x = max((r - alpha * rc) / (rc - alpha * rc), 0.0)
-    return 0.5 * (cos(pi * x) + 1.0) if kind == 1 else core(x, {4: "p1", 5: "p2", 6: "p3", 7: "p4", 8: "e"}[kind])
+    return 0.5 * (cos(pi * x) + 1.0) if kind == 1 else core(x, {4: "e", 5: "p1", 6: "p2", 7: "p3", 8: "p4"}[kind])
 
 
 def core(x, kind):
@@ -208,3 +219,73 @@ def energies(model, symbols, positions, cell):
             x = np.array([ACTIVATIONS[name](v) for v in y])
         out.append(x[0] / conv + mean + offset[z])
     return np.array(out)
+
+
+MODELS = {
+    "cos": {"kinds": (2, 3)},
+    "cos 0.2, scale": {"kinds": (9, 12), "cutoff": "1 0.2", "scaling": "scale", "activations": "s t l", "normalize": True},
+    "tanhu": {"kinds": (2, 13), "cutoff": "2", "activations": "t S l"},
+    "tanh, sigma": {"kinds": (3, 20), "cutoff": "3", "scaling": "scale sigma", "activations": "c g h"},
+    "poly1 0.3, not scaled": {"kinds": (9, 22), "cutoff": "5 0.3", "scaling": "", "activations": "t p l", "conv": False},
+    "poly2, center": {"kinds": (2, 21), "cutoff": "6", "scaling": "center", "activations": "e t l"},
+    "poly3 0.4": {"kinds": (12, 23), "cutoff": "7 0.4", "activations": "h r l"},
+    "poly4, one layer": {"kinds": (9, 24), "cutoff": "8", "activations": "p l"},
+    "exp 0.1": {"kinds": (2, 25), "cutoff": "4 0.1", "activations": "t t t"},
+}
+PUBLISHED = {"mlearn_Cu": (29,), "mlearn_Si": (14,), "mlearn_Mo": (42,), "water_cheng2019": (8, 1)}
+SMALL = "small"
+"""Its cell is shorter than the cutoff: n2p2's forces are not the derivative of its energy where an atom sees its own image."""
+
+
+def structures(name):
+    """Of a model: name, symbols, positions and cell in bohr; no symmetry makes a term vanish."""
+    from ase.data import chemical_symbols, covalent_radii
+    from helpers import awkward_structures
+
+    elements = PUBLISHED.get(name, (8, 1))
+    size = 1.1 * covalent_radii[list(elements)].max() if len(elements) == 1 else 1.0
+    for key, s in awkward_structures(elements, seed=4).items():
+        straight = name == "exp 0.1" and key == SMALL  # images in a row: n2p2 drops what this model has at exactly 180 degrees
+        if key in ("triclinic", SMALL, "molecule") and not straight:
+            symbols, positions, cell = [chemical_symbols[z] for z in s.numbers], s.positions, s.cell if s.pbc.all() else None
+            if name == "water_cheng2019" and key == "triclinic":  # its cutoff is longer than the cell
+                moves = np.stack(np.meshgrid(*[[0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 1, 3) @ cell
+                positions = (positions[None] + moves).reshape(-1, 3)
+                positions = positions + np.random.default_rng(0).normal(0.0, 0.05, positions.shape)
+                symbols, cell = symbols * 8, 2.0 * cell
+            yield key, symbols, positions * size / BOHR, None if cell is None else cell * size / BOHR
+
+
+def run(program, folder, symbols, positions, cell, repeats=1):
+    """What n2p2 says about one structure."""
+    rows = [] if cell is None else ["lattice " + " ".join(f"{x:.17e}" for x in row) for row in cell]
+    rows += [f"atom {' '.join(f'{x:.17e}' for x in r)} {z} 0 0 0 0 0" for z, r in zip(symbols, positions, strict=True)]
+    (folder / "input.data").write_text("\n".join(["begin", *rows, "energy 0", "charge 0", "end", ""]))
+    done = subprocess.run([program, str(repeats)], cwd=folder, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def main(program):
+    root = Path(__file__).resolve().parents[3]
+    sys.path.insert(0, str(root / "tests"))
+    out = {"made by": "n2p2, git 61daa0d (2024-11-25), g++ 12 -O3 -march=native; lengths bohr, energies hartree"}
+    with tempfile.TemporaryDirectory() as scratch:
+        for n, (name, settings) in enumerate((MODELS | dict.fromkeys(PUBLISHED, None)).items()):
+            folder = Path(scratch) / str(n)
+            if settings is None:
+                source = root.parent / "shared" / "data" / "models" / "n2p2" / name
+                folder.mkdir()
+                for p in source.glob("*.*"):
+                    (folder / p.name).write_bytes(p.read_bytes())
+            else:
+                write(make(n, **settings), folder)
+            out[name] = {}
+            for key, symbols, positions, cell in structures(name):
+                got = run(program, folder, symbols, positions, cell)
+                out[name][key] = {"energy": got["energy"]} | ({} if key == SMALL else {"forces": got["forces"]})
+    text = json.dumps(out, indent=1).replace("\n     ", " ").replace("\n    ]", "]")
+    Path(__file__).with_name("n2p2_numbers.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())

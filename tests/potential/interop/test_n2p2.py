@@ -1,13 +1,16 @@
 """Models of n2p2 against an independent evaluation by loops, and against n2p2's own numbers."""
 
+import json
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import n2p2_reference as reference
 import numpy as np
 import pytest
-from helpers import FAST, awkward_structures, deep_potential, make_params, symmetry_functions
+from ase.data import atomic_numbers
+from helpers import FAST, awkward_structures, deep_potential, evaluate_all, make_params, symmetry_functions
 from numpy.testing import assert_allclose
 
 from adatom.potential.graph import batch, neighbourhood
@@ -17,11 +20,12 @@ from adatom.potential.interop.n2p2.settings import CORES, CUTOFFS
 from adatom.potential.model import FittingNetConfig, Model, ModelConfig
 from adatom.potential.potential import Potential
 from adatom.potential.predict import energies
+from adatom.potential.structure import Structure
 
 UNITS = {"length_unit": "bohr", "energy_unit": "hartree"}
 MODELS = {
     "Gaussian": {"cutoff": "1 0.2", "kinds": (2, 9, 12)},
-    "narrow": {"cutoff": "5", "kinds": (3, 13, 24), "scaling": "scale", "activations": "s g l", "normalize": True},
+    "narrow": {"cutoff": "6", "kinds": (3, 13, 24), "scaling": "scale", "activations": "s g l", "normalize": True},
     "compact, wide": {"kinds": (20, 22, 23, 25), "scaling": "scale sigma", "activations": "c r h"},
     "compact, narrow": {"kinds": (20, 21), "scaling": "center", "activations": "e S l", "conv": False},
     "radial": {"cutoff": "0", "kinds": (2,), "scaling": "", "activations": "p t", "conv": False},
@@ -132,3 +136,31 @@ def test_what_n2p2_cannot_have_is_refused(settings, why, tmp_path):
     model = Model(ModelConfig(**(form | settings)))
     with pytest.raises(ValueError, match=f"^n2p2 has no form for this potential: .*{why}"):
         write(Potential(model, {}), tmp_path)
+
+
+NUMBERS = json.loads(Path(__file__).with_name("n2p2_numbers.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", [*reference.MODELS, *reference.PUBLISHED])
+def test_energies_and_forces_are_those_of_n2p2(name, request, tmp_path):
+    """Energies and forces to 1e-10 of the largest energy of a network and the largest force."""
+    if name in reference.PUBLISHED:
+        folder = request.getfixturevalue("shared_data") / "models" / "n2p2" / name
+    else:
+        number = list(reference.MODELS).index(name)
+        folder = reference.write(reference.make(number, **reference.MODELS[name]), tmp_path)
+    potential = read(folder, **UNITS)
+    model, params, want = potential.model, potential.params, NUMBERS[name]
+    given = {}
+    for key, symbols, positions, cell in reference.structures(name):
+        numbers, box = np.array([atomic_numbers[s] for s in symbols]), np.zeros((3, 3)) if cell is None else cell
+        given[key] = Structure(numbers, positions * reference.BOHR, box * reference.BOHR, np.full(3, cell is not None))
+    assert set(given) == set(want)
+    for key, got in evaluate_all(model, params, given).items():
+        e0 = np.asarray(potential.statistics.e0)[[model.elements.index(z) for z in given[key].numbers]]
+        energy, spread = want[key]["energy"] * reference.HARTREE, np.abs(got.energies - e0).max()
+        assert_allclose(got.energy, energy, rtol=0, atol=1e-10 * spread + 1e-15 * abs(energy))
+        if key != reference.SMALL:
+            forces = np.array(want[key]["forces"]) * (reference.HARTREE / reference.BOHR)
+            assert np.abs(forces).max() > 1e-5
+            assert_allclose(got.forces, forces, rtol=0, atol=1e-10 * np.abs(forces).max())
