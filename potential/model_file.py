@@ -130,7 +130,7 @@ def load(path: str | Path) -> Potential:
         if "golden/energy" in arrays:
             g = {k: arrays[f"golden/{k}"] for k in ("numbers", "positions", "cell", "pbc", "energy", "forces")}
             golden = Golden(Structure(g["numbers"], g["positions"], g["cell"], g["pbc"]), float(g["energy"]), g["forces"])
-        bare: dict[str, Any] = {"descriptor": {}} if family_of(model) == "adatom" else {}  # symmetry functions have nothing to train
+        bare: dict[str, Any] = {"descriptor": {}} if family_of(model) == "adatom" else {}
         params = {"network": bare | unflatten(network), "statistics": statistics}
         return Potential(model, params, header.get("info", {}), golden, _committee(path, header, arrays, expected))
     except ModelFileError:

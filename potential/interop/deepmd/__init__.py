@@ -1,0 +1,6 @@
+"""DeePMD-kit: `.dp` and `.yaml` models, read (`reading`), run (`model`) and written (`writing`)."""
+
+from adatom.potential.interop.deepmd.reading import read
+from adatom.potential.interop.deepmd.tree import recognise
+
+__all__ = ["read", "recognise"]
