@@ -3,10 +3,10 @@
     python benchmarks/interop_deepmd.py --python DEEPMD/bin/python [--atoms 500] [--steps 40] [--core 0] [--out FOLDER]
 
 DEEPMD is an environment with `pip install "deepmd-kit[cpu]==3.2.0" ase`. Three tables:
-models of the tests (each form that is read): written back and evaluated by DeePMD-kit, against what it says of its own file; and our
-errors in float32. A model trained, frozen and compressed by DeePMD-kit for copper (`deepmd_reference.py`), turned into `.dp` by its
-`dp convert-backend` and read here: energies and forces beside its own. And CPU time per atom and step of both through ASE, in turns,
-one core each.
+models of the tests (each form that is read), written back and evaluated by DeePMD-kit, against what it says of its own file, and
+our errors in both precisions; a model trained, frozen and compressed by DeePMD-kit for copper (`deepmd_reference.py`), turned
+into `.dp` by its `dp convert-backend` and read here: energies and forces beside its own; and CPU time per atom and step of both
+through ASE, in turns, one core each.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def trained(python: str, out: Path) -> None:
     save(potential, out / "model.adatom")
     print(f"\ntrained by DeePMD-kit (float32): {describe(potential)}")
     code = (
-        "import sys, json; sys.path.insert(0, sys.argv[1]); from copper import copper; from deepmd.calculator import DP; a = copper(108); "
-        "a.calc = DP(model=sys.argv[2]); print(json.dumps([a.get_potential_energy(), a.get_forces().tolist()]))"
+        "import sys, json; sys.path.insert(0, sys.argv[1]); from copper import copper; from deepmd.calculator import DP; "
+        "a = copper(108); a.calc = DP(model=sys.argv[2]); print(json.dumps([a.get_potential_energy(), a.get_forces().tolist()]))"
     )
     from adatom.potential import AdatomCalculator
 
