@@ -75,6 +75,12 @@ def deepmd_model(elements):
     return DeepmdModel(DeepmdConfig(elements=elements, terms=(term,)))
 
 
+def deepmd_small(elements):
+    """DeepPot-SE alone."""
+    part = SeA(cutoff=CUTOFF, smooth_cutoff=1.0, sel=(20,) * len(elements), neuron=(2, 4), axis=2, one_side=True)
+    return DeepmdModel(DeepmdConfig(elements=elements, terms=(Standard(descriptors=(part,), widths=(4,)),)))
+
+
 def deepmd_attention(elements):
     """DPA-1 with a table for short distances."""
     part = SeAtten(
