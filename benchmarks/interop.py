@@ -3,7 +3,7 @@
     python benchmarks/interop.py nep DATA/models/nep        calorine's CPUNEP, installed on first use (needs a C++ compiler)
 
 Cases are published models. Every measurement is a process of its own, pinned to one core, single-threaded, and the processes take
-turns, so that ratios mean something on a shared machine. Steps include ASE's integrator (1 fs, from 300 K) and the neighbour lists.
+turns, so that ratios mean something on a shared machine. Steps include ASE's integrator (1 fs, from 300 K) and neighbour lists.
 Differences are those of energies per atom and of forces at the first structure, from the other engine.
 """
 
