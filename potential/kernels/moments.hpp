@@ -120,9 +120,18 @@ template <class T, int R, int N>
 inline void tile(const T* a, ptrdiff_t ar, ptrdiff_t ak, const T* b, ptrdiff_t ldb, T* c, ptrdiff_t ldc, int depth, bool add,
                  const T* bias) {
   constexpr int w = kLanes<T>;
-  V<T> acc[R][N];
-  for (int r = 0; r < R; ++r)
-    for (int n = 0; n < N; ++n) acc[r][n] = add ? load(c + r * ldc + n * w) : bias ? load(bias + n * w) : V<T>{};
+  V<T> acc[R][N];  // in registers, as long as every loop over it is unrolled
+  if (add) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) acc[r][n] = load(c + r * ldc + n * w);
+  } else {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) acc[r][n] = bias ? load(bias + n * w) : V<T>{};
+  }
   for (int k = 0; k < depth; ++k, a += ak, b += ldb) {
     V<T> row[N];
 #pragma GCC unroll 8
@@ -134,7 +143,9 @@ inline void tile(const T* a, ptrdiff_t ar, ptrdiff_t ak, const T* b, ptrdiff_t l
       for (int n = 0; n < N; ++n) acc[r][n] += x * row[n];
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) store(c + r * ldc + n * w, acc[r][n]);
 }
 
