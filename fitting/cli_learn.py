@@ -114,7 +114,7 @@ def _retry(directory: Path) -> int:
 
 
 def _stop(directory: Path) -> int:
-    from adatom.fitting.active.campaign import STOP_FILE
+    from adatom.fitting.active.stop import STOP_FILE
 
     (directory / STOP_FILE).touch()
     print(f"{directory}: the campaign will end after the iteration it is in; adatom learn goes on with it")

@@ -24,6 +24,7 @@ import ase
 import jax
 import numpy as np
 
+from adatom.fitting.active.bias import strength
 from adatom.fitting.active.choose import choose
 from adatom.fitting.active.config import LearnConfig
 from adatom.fitting.active.explore import duration_ps, explore, starting_structures
@@ -34,7 +35,7 @@ from adatom.fitting.active.ledger import Ledger, exclusive
 from adatom.fitting.active.look import look
 from adatom.fitting.active.report import write_report
 from adatom.fitting.active.selection import Window, adaptive_thresholds, diluted
-from adatom.fitting.active.stopwatch import Stopwatch
+from adatom.fitting.active.stop import Stopwatch, finished
 from adatom.fitting.config import ConfigError, FitConfig
 from adatom.fitting.dataset import read_frames
 from adatom.fitting.fit import fit
@@ -42,7 +43,6 @@ from adatom.potential.model_file import load, write_atomically
 from adatom.potential.potential import Potential
 
 Say = Callable[[str], None]
-STOP_FILE = "stop"
 MANY_MAPPINGS = 25_000
 
 
@@ -68,7 +68,7 @@ class Campaign:
                 write_atomically(folder / "report.json", json.dumps(done, indent=1).encode())
                 write_report(self.directory)
                 _forget_programs()
-            reason = self._finished(n, done)
+            reason = finished(self.config, self.directory, n, done)
             if reason:
                 return reason
             n += 1
@@ -143,16 +143,18 @@ class Campaign:
     def _explore(self, n: int, folder: Path, potential: Potential, window: Window) -> dict[str, Any]:
         c = self.config
         self.say(f"iteration {n}: explore, {c.explore.runs} runs of {duration_ps(c.explore, n):g} ps")
+        known = [*[atoms_of(x) for x in self.given], *self._labelled()]
+        bias = strength(potential, known, c.explore.bias_ratio)
         found = explore(
-            potential, c.explore, seed=c.seed, iteration=n, upper=window.upper, lower=window.lower, folder=folder / "explore"
+            potential, c.explore, seed=c.seed, iteration=n, upper=window.upper, lower=window.lower, folder=folder / "explore",
+            bias=bias,
         )  # fmt: skip
         new = [k for k, x in enumerate(found.frames) if self.ledger.find(x) is None]
         frames = [found.frames[k] for k in new]
         seen = look(potential, frames)
-        known = look(potential, [*[atoms_of(x) for x in self.given], *self._labelled()])
         choice = choose(
-            frames, seen.deviation, seen.features, known.features, window=window, rule=c.select.rule, count=self._allowed(),
-            seed=c.seed + n,
+            frames, seen.deviation, seen.features, look(potential, known).features, window=window, rule=c.select.rule,
+            count=self._allowed(), seed=c.seed + n,
         )  # fmt: skip
         for k in choice.chosen:
             frames[k].info["deviation_eV_A"] = float(seen.deviation[k])
@@ -167,6 +169,7 @@ class Campaign:
         return {
             "frames": share.frames, "accurate": share.accurate, "candidate": share.candidate, "failed": share.failed,
             "rejected": choice.rejected, "beyond": choice.beyond, "selected": len(choice.chosen), "runs": len(found.ended),
+            "bias": bias,
             "ended_early": {x: ended.count(x) for x in sorted(set(ended))},
             "deviation": np.histogram(found.sigma, bins=40)[0].tolist() if len(found.sigma) else [],
             "deviation_range": [float(found.sigma.min()), float(found.sigma.max())] if len(found.sigma) else [0.0, 0.0],
@@ -196,27 +199,6 @@ class Campaign:
         rows = self.ledger.rows("done", "failed", "rejected")
         hours = sum((c.seconds or 0.0) * (c.cores or 1) for c in rows) / 3600.0
         return {"labels_total": self.ledger.counts()["done"], "core_hours": hours, "hours": self.clock.mark() / 3600.0}
-
-    def _finished(self, n: int, done: dict[str, Any]) -> str:
-        stop = self.config.stop
-        if (self.directory / STOP_FILE).exists():
-            (self.directory / STOP_FILE).unlink()
-            return "asked to stop"
-        if n and duration_ps(self.config.explore, n) >= self.config.explore.max_duration_ps:
-            explored = done["explored"]
-            if not explored["ended_early"] and explored["accurate"] >= stop.accurate:
-                return f"converged: {100 * explored['accurate']:.2f} % of the explored frames are accurate"
-            if not explored["selected"]:
-                return "nothing was selected any more"
-        if n >= stop.iterations:
-            return f"{n} iterations done"
-        if done["labels_total"] >= stop.labels:
-            return f"the budget of {stop.labels} labels is used up"
-        if stop.core_hours and done["core_hours"] >= stop.core_hours:
-            return f"the budget of {stop.core_hours:g} core hours is used up"
-        if stop.hours and done["hours"] >= stop.hours:
-            return f"the budget of {stop.hours:g} hours is used up"
-        return ""
 
 
 def learn(config: LearnConfig, directory: str | Path, *, say: Say = print) -> str:

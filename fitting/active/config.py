@@ -61,6 +61,9 @@ class ExploreConfig(_Section):
     max_duration_ps: Positive = 10.0
     timestep_fs: Positive = 1.0
     interval: Annotated[int, Field(ge=1, description="steps between frames that are judged")] = 20
+    bias_ratio: Annotated[
+        float, Field(ge=0.0, le=1.0, description="drive runs towards high uncertainty, with this part of the mean force; 0: off")
+    ] = 0.0
 
 
 class SelectConfig(_Section):
@@ -212,6 +215,7 @@ duration_ps = 1.0                # of a run in the first iteration; 1.5 times lo
 max_duration_ps = 10.0
 timestep_fs = 1.0
 interval = 20                    # steps between frames that are judged
+bias_ratio = 0.0                 # 0.1 to 0.3 drives runs towards what the committee does not know; steps cost more
 
 [explore.prototypes]
 silicon = "silicon.cif"          # any file ASE reads

@@ -12,15 +12,17 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
+from adatom.fitting.active.campaign import learn
 from adatom.fitting.active.choose import choose
 from adatom.fitting.active.config import load_config, template
-from adatom.fitting.active.frames import first_structures
+from adatom.fitting.active.frames import divided, first_structures, read
 from adatom.fitting.active.ledger import Ledger
 from adatom.fitting.active.selection import Window
+from adatom.fitting.active.stop import Stopwatch, finished
 from adatom.fitting.cli import main
 from adatom.fitting.config import ConfigError, dump_config
 from adatom.fitting.config import load_config as load_fit_config
-from adatom.potential import AdatomCalculator
+from adatom.potential import AdatomCalculator, load
 
 CONFIG = """
 [start]
@@ -123,14 +125,62 @@ def test_a_campaign_and_its_continuation(folder: Path, capsys: pytest.CaptureFix
     atoms.calc = AdatomCalculator(out / "model.adatom")
     assert atoms.calc.get_property("forces_std", atoms).shape == (4,)
     page = (out / "report.html").read_text()
-    assert page.count("<tr>") == 4
-    assert "data:image/png;base64," in page
+    assert page.count("<tr>") >= 4
+    for what in ("data:image/png;base64,", "accurate %", "core h", "hours", "E new", "F new"):
+        assert what in page, what
     assert main(["learn", "status", str(out)]) == 0
     assert "E test" in capsys.readouterr().out
     assert main(["learn", "stop", str(out)]) == 0
     assert (out / "stop").exists()
     assert main(["learn", "retry", str(out)]) == 0
     assert "0 failed calculations are queued again" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore::adatom.potential.ExtrapolationWarning")
+def test_from_the_potential_before(folder: Path, tmp_path: Path) -> None:
+    """Fewer epochs, smaller steps, the side of a frame kept; new labels calibrate where validation frames are few; hours end it."""
+    text = CONFIG.replace("[fit]", '[fit]\nstart = "previous"\nprevious_effort = 0.25').replace("labels = 10", "labels = 8")
+    text = text.replace("iterations = 1", "iterations = 3\nhours = 1e9").replace("labels = 3", "labels = 8").replace('"cu.', f'"{folder}/cu.')
+    (tmp_path / "cu.toml").write_text(text.replace('"test.', f'"{folder}/test.').replace("interval = 10", "interval = 5"))
+    config = load_config(tmp_path / "cu.toml")
+    learn(config, tmp_path / "out", say=lambda line: None)
+    fits = [load_fit_config(tmp_path / "out" / f"iteration-00{n}" / "fit" / "config.toml") for n in (1, 2, 3)]
+    assert [f.training.epochs for f in fits] == [20, 5, 5]
+    assert fits[2].training.learning_rate == 0.25 * fits[0].training.learning_rate
+    sides = [[{x.info["hash"] for x in read(Path(p))} for f in fits for p in part(f)] for part in (lambda f: f.data.train, lambda f: f.data.validation)]
+    for earlier_train, later in zip(sides[0], sides[1][1:], strict=False):
+        assert not earlier_train & later, "what was trained on never becomes a judge"
+    first = json.loads((tmp_path / "out" / "iteration-001" / "new_labels.json").read_text())
+    assert len(set(first["forces"]["frame"])) == 8
+    known = load(tmp_path / "out" / "iteration-002" / "fit" / "model.adatom").committee.calibration
+    assert known is not None
+    assert known.data.endswith("labels of earlier iterations before training on them")
+    assert "labels of earlier iterations" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_divided_by_content() -> None:
+    """The side of a frame depends on nothing else; rare elements are trained on."""
+    frames = [bulk("Cu", a=3.5 + 0.001 * k) for k in range(400)]
+    train, held = divided(frames, 0.2)
+    assert 40 < len(held) < 120
+    again = divided(frames[100:], 0.2)[1]
+    assert {x.cell[0, 1] for x in again} == {x.cell[0, 1] for x in held} & {x.cell[0, 1] for x in frames[100:]}
+    sides = divided([*train, *held, bulk("Ni"), bulk("Ag")], 0.9999999)
+    assert (len(sides[0]), sides[1]) == (402, [])
+
+
+def test_budgets(tmp_path: Path, folder: Path) -> None:
+    """Hours of the clock are those of all processes together."""
+    (folder / "b.toml").write_text(CONFIG.replace("[stop]", "[stop]\nhours = 2.0").replace("iterations = 1", "iterations = 9"))
+    config = load_config(folder / "b.toml")
+    done = {"explored": {}, "labels_total": 3, "core_hours": 9.0, "hours": 1.9}
+    assert finished(config, tmp_path, 0, done) == ""
+    assert finished(config, tmp_path, 0, done | {"hours": 2.1}) == "the budget of 2 hours is used up"
+    (tmp_path / "stop").touch()
+    assert finished(config, tmp_path, 0, done) == "asked to stop"
+    assert finished(config, tmp_path, 0, done) == ""
+    (tmp_path / "s.json").write_text('{"seconds": 100.0}')
+    assert 100.0 <= Stopwatch(tmp_path / "s.json").mark() < 130.0
 
 
 WRONG = [
