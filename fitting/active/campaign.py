@@ -30,12 +30,12 @@ from adatom.fitting.active.config import LearnConfig
 from adatom.fitting.active.explore import duration_ps, explore, starting_structures
 from adatom.fitting.active.frames import atoms_of, divided, first_structures, read, save_frames
 from adatom.fitting.active.judge import earlier, judge_new_labels
-from adatom.fitting.active.labelling import Labelled, label
+from adatom.fitting.active.labelling import label
 from adatom.fitting.active.ledger import Ledger, exclusive
 from adatom.fitting.active.look import look
 from adatom.fitting.active.report import write_report
 from adatom.fitting.active.selection import Window, adaptive_thresholds, diluted
-from adatom.fitting.active.stop import Stopwatch, finished
+from adatom.fitting.active.stop import STOP_FILE, Stopwatch, finished
 from adatom.fitting.config import ConfigError, FitConfig
 from adatom.fitting.dataset import read_frames
 from adatom.fitting.fit import fit
@@ -58,6 +58,11 @@ class Campaign:
 
     def run(self) -> str:
         """To the end; returns why it ended."""
+        (self.directory / STOP_FILE).unlink(missing_ok=True)  # asked of a loop that is gone
+        counts = self.ledger.counts()
+        if left := counts["queued"] + counts["running"]:
+            self.say(f"{left} labels were left: they come first")
+            self._bring_in()
         n = 0
         while True:
             folder = self.directory / f"iteration-{n:03d}"
@@ -83,7 +88,7 @@ class Campaign:
         outcome = self._label(0, selected)
         if not self._labelled() and not self.given:
             raise ConfigError(f"none of the first structures could be labelled: look at {self.directory / 'labels'}")
-        return {"iteration": 0, "labels": _ended(outcome), **self._spent()}
+        return {"iteration": 0, "labels": outcome, **self._spent()}
 
     def _iteration(self, n: int, folder: Path) -> dict[str, Any]:
         began = time.time()
@@ -102,7 +107,7 @@ class Campaign:
         outcome = self._label(n, folder / "selected.extxyz")
         new = [c for c in self.ledger.rows("done", settings=self.ledger.settings) if c.iteration == n]
         about["new_labels"] = judge_new_labels(potential, [c.to_atoms() for c in new], folder / "new_labels.json")
-        return about | {"labels": _ended(outcome), "seconds": round(time.time() - began, 1), **self._spent()}
+        return about | {"labels": outcome, "seconds": round(time.time() - began, 1), **self._spent()}
 
     def _fit(self, n: int, folder: Path) -> Potential:
         out, model = folder / "fit", folder / "fit" / "model.adatom"
@@ -180,15 +185,21 @@ class Campaign:
         left = self.config.stop.labels - self.ledger.counts()["done"]
         return max(0, min(self.config.select.labels, left))
 
-    def _label(self, n: int, selected: Path) -> Labelled:
+    def _label(self, n: int, selected: Path) -> dict[str, int]:
+        """How many calculations of the iteration are in which state in the end."""
         frames = read(selected)
         for atoms in frames:
             self.ledger.add(atoms, iteration=n, origin=dict(atoms.info))
         if frames:
             self.say(f"iteration {n}: label {len(frames)} structures")
-        outcome = label(self.ledger, self.config.label, self.directory / "labels", say=self.say)
+        self._bring_in()
+        counts = self.ledger.counts(iteration=n)
+        return {state: counts[state] for state in ("done", "failed", "rejected")}
+
+    def _bring_in(self) -> None:
+        """All that is queued or runs."""
+        label(self.ledger, self.config.label, self.directory / "labels", say=self.say)
         self.ledger.export(self.directory / "data.extxyz")
-        return outcome
 
     def _labelled(self) -> list[ase.Atoms]:
         """In an order that no kill or failure changes."""
@@ -220,10 +231,6 @@ def _forget_programs() -> None:
     if not maps.exists() or maps.read_bytes().count(b"\n") > MANY_MAPPINGS:
         jax.clear_caches()
         gc.collect()
-
-
-def _ended(outcome: Labelled) -> dict[str, int]:
-    return {"done": outcome.done, "failed": outcome.failed, "rejected": outcome.rejected}
 
 
 def _rmse(errors: dict[str, Any]) -> dict[str, float | None]:

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adatom.fitting.active.generators import Generator
@@ -177,6 +178,11 @@ def load_config(path: str | Path) -> LearnConfig:
         raise ConfigError(f"{path}: {message(error, LearnConfig)}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def dump_config(config: LearnConfig) -> str:
+    """As TOML that means the same wherever it lies: all paths are absolute."""
+    return tomli_w.dumps(config.model_dump(mode="json"))
 
 
 def _absolute(tree: dict[str, Any], root: Path) -> None:

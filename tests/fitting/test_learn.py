@@ -12,11 +12,11 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from adatom.fitting.active.campaign import learn
 from adatom.fitting.active.choose import choose
+from adatom.fitting.active.config import dump_config as dump_learn_config
 from adatom.fitting.active.config import load_config, template
-from adatom.fitting.active.frames import divided, first_structures, read
-from adatom.fitting.active.ledger import Ledger
+from adatom.fitting.active.frames import divided, first_structures
+from adatom.fitting.active.ledger import Ledger, exclusive
 from adatom.fitting.active.selection import Window
 from adatom.fitting.active.stop import Stopwatch, finished
 from adatom.fitting.cli import main
@@ -44,7 +44,7 @@ max_strain = 0.03
 [select]
 lower_eV_A = 1e-5
 upper_eV_A = 5.0
-labels = 3
+labels = 7
 [label]
 calculator = "emt"
 workers = 2
@@ -101,21 +101,27 @@ def test_a_campaign_and_its_continuation(folder: Path, capsys: pytest.CaptureFix
     assert "1 iterations done" in said
     before = (out / "iteration-001" / "report.json").read_bytes()
     report = json.loads(before)
-    assert report["labels"] == {"done": 3, "failed": 0, "rejected": 0}
-    assert (report["labels_total"], report["new_labels"]["frames"]) == (13, 3)
-    assert report["explored"]["selected"] == 3
+    assert report["labels"] == {"done": 7, "failed": 0, "rejected": 0}
+    assert (report["labels_total"], report["new_labels"]["frames"]) == (17, 7)
+    assert report["explored"]["selected"] == 7
+    assert report["calibration"] is None, "three validation frames are too few"
     assert report["test"]["forces"] > 0
-    (out / "config.toml").write_text((out / "config.toml").read_text().replace("iterations = 1", "iterations = 2"))
     with Ledger(out / "ledger.sqlite", settings=load_config(out / "config.toml").label.fingerprint) as ledger:
         old = {c.hash: c.finished for c in ledger.rows("done")}
-    # its paths are relative to where it came from: continued from there
-    (folder / "cu.toml").write_text(CONFIG.replace("iterations = 1", "iterations = 2"))
+    more = CONFIG.replace("iterations = 1", "iterations = 2\nhours = 1e6").replace("[fit]", '[fit]\nstart = "previous"')
+    (folder / "cu.toml").write_text(more)
     assert main(["learn", str(folder / "cu.toml")]) == 0
     assert "2 iterations done" in capsys.readouterr().out
     assert (out / "iteration-001" / "report.json").read_bytes() == before
     with Ledger(out / "ledger.sqlite", settings=load_config(folder / "cu.toml").label.fingerprint) as ledger:
         now = {c.hash: (c.finished, c.attempt) for c in ledger.rows("done")}
     assert {h: now[h] for h in old} == {h: (t, 1) for h, t in old.items()}
+    fits = [load_fit_config(out / f"iteration-00{n}" / "fit" / "config.toml") for n in (1, 2)]
+    assert [f.training.epochs for f in fits] == [20, 6], "it goes on from the potential before"
+    assert fits[1].training.learning_rate == 0.25 * fits[0].training.learning_rate
+    known = load(out / "model.adatom").committee.calibration  # type: ignore[union-attr]
+    assert known is not None
+    assert known.data.endswith("labels of earlier iterations before training on them")
     data = ase.io.read(out / "data.extxyz", ":")
     assert len(data) == len(now) > len(old)
     for atoms in data[:3]:
@@ -126,36 +132,23 @@ def test_a_campaign_and_its_continuation(folder: Path, capsys: pytest.CaptureFix
     assert atoms.calc.get_property("forces_std", atoms).shape == (4,)
     page = (out / "report.html").read_text()
     assert page.count("<tr>") >= 4
-    for what in ("data:image/png;base64,", "accurate %", "core h", "hours", "E new", "F new"):
+    for what in ("data:image/png;base64,", "accurate %", "core h", "hours", "E new", "F new", "Calibration"):
         assert what in page, what
     assert main(["learn", "status", str(out)]) == 0
-    assert "E test" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "E test" in said
+    assert f"no loop is at work here; go on with: adatom learn {out}" in said
     assert main(["learn", "stop", str(out)]) == 0
-    assert (out / "stop").exists()
+    assert "there is nothing to stop" in capsys.readouterr().out
+    with exclusive(out):
+        assert main(["learn", "stop", str(out)]) == 0
+        assert (out / "stop").exists()
+        assert main(["learn", "status", str(out)]) == 0
+        assert "at work: process " in capsys.readouterr().out
+        assert main(["learn", str(out)]) == 2
+    assert "another loop is at work here" in capsys.readouterr().err
     assert main(["learn", "retry", str(out)]) == 0
     assert "0 failed calculations are queued again" in capsys.readouterr().out
-
-
-@pytest.mark.filterwarnings("ignore::adatom.potential.ExtrapolationWarning")
-def test_from_the_potential_before(folder: Path, tmp_path: Path) -> None:
-    """Fewer epochs, smaller steps, the side of a frame kept; new labels calibrate where validation frames are few; hours end it."""
-    text = CONFIG.replace("[fit]", '[fit]\nstart = "previous"\nprevious_effort = 0.25').replace("labels = 10", "labels = 8")
-    text = text.replace("iterations = 1", "iterations = 3\nhours = 1e9").replace("labels = 3", "labels = 8").replace('"cu.', f'"{folder}/cu.')
-    (tmp_path / "cu.toml").write_text(text.replace('"test.', f'"{folder}/test.').replace("interval = 10", "interval = 5"))
-    config = load_config(tmp_path / "cu.toml")
-    learn(config, tmp_path / "out", say=lambda line: None)
-    fits = [load_fit_config(tmp_path / "out" / f"iteration-00{n}" / "fit" / "config.toml") for n in (1, 2, 3)]
-    assert [f.training.epochs for f in fits] == [20, 5, 5]
-    assert fits[2].training.learning_rate == 0.25 * fits[0].training.learning_rate
-    sides = [[{x.info["hash"] for x in read(Path(p))} for f in fits for p in part(f)] for part in (lambda f: f.data.train, lambda f: f.data.validation)]
-    for earlier_train, later in zip(sides[0], sides[1][1:], strict=False):
-        assert not earlier_train & later, "what was trained on never becomes a judge"
-    first = json.loads((tmp_path / "out" / "iteration-001" / "new_labels.json").read_text())
-    assert len(set(first["forces"]["frame"])) == 8
-    known = load(tmp_path / "out" / "iteration-002" / "fit" / "model.adatom").committee.calibration
-    assert known is not None
-    assert known.data.endswith("labels of earlier iterations before training on them")
-    assert "labels of earlier iterations" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_divided_by_content() -> None:
@@ -207,6 +200,9 @@ def test_the_template_is_a_config(tmp_path: Path) -> None:
     (tmp_path / "learn.toml").write_text(template())
     config = load_config(tmp_path / "learn.toml")
     assert config.explore.prototypes == {"silicon": str(tmp_path / "silicon.cif")}
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "config.toml").write_text(dump_learn_config(config))
+    assert load_config(tmp_path / "elsewhere" / "config.toml") == config
     with pytest.raises(ConfigError, match="no such config file"):
         load_config(tmp_path / "none.toml")
 
