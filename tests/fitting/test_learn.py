@@ -216,6 +216,15 @@ def test_a_fit_in_a_relative_folder_can_be_resumed(tmp_path: Path, monkeypatch: 
     assert load_fit_config(tmp_path / "fit.toml") == wanted
 
 
+def test_weighted_takes_large_deviations_of_different_kinds() -> None:
+    """Ten frames alike with the largest σ, one of another kind with a smaller one: each kind once."""
+    frames = [bulk("Cu", cubic=True) for _ in range(20)]
+    deviation = np.r_[np.full(10, 0.9), 0.5, np.full(9, 0.11)]
+    features = np.r_[np.tile([1.0, 0.0], (10, 1)), [[0.0, 1.0]], np.tile([0.1, 0.1], (9, 1))]
+    found = choose(frames, deviation, features, np.zeros((0, 2)), window=Window(0.1, 1.0), rule="weighted", count=2, seed=0)
+    assert sorted(found.chosen) == [0, 10]
+
+
 def test_first_structures_of_every_kind() -> None:
     made = [bulk("Cu") for _ in range(12)]
     for k, atoms in enumerate(made):
