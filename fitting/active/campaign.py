@@ -24,17 +24,18 @@ import ase
 import jax
 import numpy as np
 
+from adatom.fitting.active.bias import strength
 from adatom.fitting.active.choose import choose
 from adatom.fitting.active.config import LearnConfig
 from adatom.fitting.active.explore import duration_ps, explore, starting_structures
 from adatom.fitting.active.frames import atoms_of, divided, first_structures, read, save_frames
 from adatom.fitting.active.judge import earlier, judge_new_labels
-from adatom.fitting.active.labelling import Labelled, label
+from adatom.fitting.active.labelling import label
 from adatom.fitting.active.ledger import Ledger, exclusive
 from adatom.fitting.active.look import look
 from adatom.fitting.active.report import write_report
 from adatom.fitting.active.selection import Window, adaptive_thresholds, diluted
-from adatom.fitting.active.stopwatch import Stopwatch
+from adatom.fitting.active.stop import STOP_FILE, Stopwatch, finished
 from adatom.fitting.config import ConfigError, FitConfig
 from adatom.fitting.dataset import read_frames
 from adatom.fitting.fit import fit
@@ -42,7 +43,6 @@ from adatom.potential.model_file import load, write_atomically
 from adatom.potential.potential import Potential
 
 Say = Callable[[str], None]
-STOP_FILE = "stop"
 MANY_MAPPINGS = 25_000
 
 
@@ -58,6 +58,11 @@ class Campaign:
 
     def run(self) -> str:
         """To the end; returns why it ended."""
+        (self.directory / STOP_FILE).unlink(missing_ok=True)  # asked of a loop that is gone
+        counts = self.ledger.counts()
+        if left := counts["queued"] + counts["running"]:
+            self.say(f"{left} labels were left: they come first")
+            self._bring_in()
         n = 0
         while True:
             folder = self.directory / f"iteration-{n:03d}"
@@ -68,7 +73,7 @@ class Campaign:
                 write_atomically(folder / "report.json", json.dumps(done, indent=1).encode())
                 write_report(self.directory)
                 _forget_programs()
-            reason = self._finished(n, done)
+            reason = finished(self.config, self.directory, n, done)
             if reason:
                 return reason
             n += 1
@@ -83,7 +88,7 @@ class Campaign:
         outcome = self._label(0, selected)
         if not self._labelled() and not self.given:
             raise ConfigError(f"none of the first structures could be labelled: look at {self.directory / 'labels'}")
-        return {"iteration": 0, "labels": _ended(outcome), **self._spent()}
+        return {"iteration": 0, "labels": outcome, **self._spent()}
 
     def _iteration(self, n: int, folder: Path) -> dict[str, Any]:
         began = time.time()
@@ -102,7 +107,7 @@ class Campaign:
         outcome = self._label(n, folder / "selected.extxyz")
         new = [c for c in self.ledger.rows("done", settings=self.ledger.settings) if c.iteration == n]
         about["new_labels"] = judge_new_labels(potential, [c.to_atoms() for c in new], folder / "new_labels.json")
-        return about | {"labels": _ended(outcome), "seconds": round(time.time() - began, 1), **self._spent()}
+        return about | {"labels": outcome, "seconds": round(time.time() - began, 1), **self._spent()}
 
     def _fit(self, n: int, folder: Path) -> Potential:
         out, model = folder / "fit", folder / "fit" / "model.adatom"
@@ -143,16 +148,18 @@ class Campaign:
     def _explore(self, n: int, folder: Path, potential: Potential, window: Window) -> dict[str, Any]:
         c = self.config
         self.say(f"iteration {n}: explore, {c.explore.runs} runs of {duration_ps(c.explore, n):g} ps")
+        known = [*[atoms_of(x) for x in self.given], *self._labelled()]
+        bias = strength(potential, known, c.explore.bias_ratio)
         found = explore(
-            potential, c.explore, seed=c.seed, iteration=n, upper=window.upper, lower=window.lower, folder=folder / "explore"
+            potential, c.explore, seed=c.seed, iteration=n, upper=window.upper, lower=window.lower, folder=folder / "explore",
+            bias=bias,
         )  # fmt: skip
         new = [k for k, x in enumerate(found.frames) if self.ledger.find(x) is None]
         frames = [found.frames[k] for k in new]
         seen = look(potential, frames)
-        known = look(potential, [*[atoms_of(x) for x in self.given], *self._labelled()])
         choice = choose(
-            frames, seen.deviation, seen.features, known.features, window=window, rule=c.select.rule, count=self._allowed(),
-            seed=c.seed + n,
+            frames, seen.deviation, seen.features, look(potential, known).features, window=window, rule=c.select.rule,
+            count=self._allowed(), seed=c.seed + n,
         )  # fmt: skip
         for k in choice.chosen:
             frames[k].info["deviation_eV_A"] = float(seen.deviation[k])
@@ -167,6 +174,7 @@ class Campaign:
         return {
             "frames": share.frames, "accurate": share.accurate, "candidate": share.candidate, "failed": share.failed,
             "rejected": choice.rejected, "beyond": choice.beyond, "selected": len(choice.chosen), "runs": len(found.ended),
+            "bias": bias,
             "ended_early": {x: ended.count(x) for x in sorted(set(ended))},
             "deviation": np.histogram(found.sigma, bins=40)[0].tolist() if len(found.sigma) else [],
             "deviation_range": [float(found.sigma.min()), float(found.sigma.max())] if len(found.sigma) else [0.0, 0.0],
@@ -177,15 +185,21 @@ class Campaign:
         left = self.config.stop.labels - self.ledger.counts()["done"]
         return max(0, min(self.config.select.labels, left))
 
-    def _label(self, n: int, selected: Path) -> Labelled:
+    def _label(self, n: int, selected: Path) -> dict[str, int]:
+        """How many calculations of the iteration are in which state in the end."""
         frames = read(selected)
         for atoms in frames:
             self.ledger.add(atoms, iteration=n, origin=dict(atoms.info))
         if frames:
             self.say(f"iteration {n}: label {len(frames)} structures")
-        outcome = label(self.ledger, self.config.label, self.directory / "labels", say=self.say)
+        self._bring_in()
+        counts = self.ledger.counts(iteration=n)
+        return {state: counts[state] for state in ("done", "failed", "rejected")}
+
+    def _bring_in(self) -> None:
+        """All that is queued or runs."""
+        label(self.ledger, self.config.label, self.directory / "labels", say=self.say)
         self.ledger.export(self.directory / "data.extxyz")
-        return outcome
 
     def _labelled(self) -> list[ase.Atoms]:
         """In an order that no kill or failure changes."""
@@ -196,27 +210,6 @@ class Campaign:
         rows = self.ledger.rows("done", "failed", "rejected")
         hours = sum((c.seconds or 0.0) * (c.cores or 1) for c in rows) / 3600.0
         return {"labels_total": self.ledger.counts()["done"], "core_hours": hours, "hours": self.clock.mark() / 3600.0}
-
-    def _finished(self, n: int, done: dict[str, Any]) -> str:
-        stop = self.config.stop
-        if (self.directory / STOP_FILE).exists():
-            (self.directory / STOP_FILE).unlink()
-            return "asked to stop"
-        if n and duration_ps(self.config.explore, n) >= self.config.explore.max_duration_ps:
-            explored = done["explored"]
-            if not explored["ended_early"] and explored["accurate"] >= stop.accurate:
-                return f"converged: {100 * explored['accurate']:.2f} % of the explored frames are accurate"
-            if not explored["selected"]:
-                return "nothing was selected any more"
-        if n >= stop.iterations:
-            return f"{n} iterations done"
-        if done["labels_total"] >= stop.labels:
-            return f"the budget of {stop.labels} labels is used up"
-        if stop.core_hours and done["core_hours"] >= stop.core_hours:
-            return f"the budget of {stop.core_hours:g} core hours is used up"
-        if stop.hours and done["hours"] >= stop.hours:
-            return f"the budget of {stop.hours:g} hours is used up"
-        return ""
 
 
 def learn(config: LearnConfig, directory: str | Path, *, say: Say = print) -> str:
@@ -238,10 +231,6 @@ def _forget_programs() -> None:
     if not maps.exists() or maps.read_bytes().count(b"\n") > MANY_MAPPINGS:
         jax.clear_caches()
         gc.collect()
-
-
-def _ended(outcome: Labelled) -> dict[str, int]:
-    return {"done": outcome.done, "failed": outcome.failed, "rejected": outcome.rejected}
 
 
 def _rmse(errors: dict[str, Any]) -> dict[str, float | None]:

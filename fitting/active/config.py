@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adatom.fitting.active.generators import Generator
@@ -61,6 +62,9 @@ class ExploreConfig(_Section):
     max_duration_ps: Positive = 10.0
     timestep_fs: Positive = 1.0
     interval: Annotated[int, Field(ge=1, description="steps between frames that are judged")] = 20
+    bias_ratio: Annotated[
+        float, Field(ge=0.0, le=1.0, description="drive runs towards high uncertainty, with this part of the mean force; 0: off")
+    ] = 0.0
 
 
 class SelectConfig(_Section):
@@ -176,6 +180,11 @@ def load_config(path: str | Path) -> LearnConfig:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def dump_config(config: LearnConfig) -> str:
+    """As TOML that means the same wherever it lies: all paths are absolute."""
+    return tomli_w.dumps(config.model_dump(mode="json"))
+
+
 def _absolute(tree: dict[str, Any], root: Path) -> None:
     start, explore, fit = (tree.get(x) for x in ("start", "explore", "fit"))
     if isinstance(start, dict):
@@ -212,6 +221,7 @@ duration_ps = 1.0                # of a run in the first iteration; 1.5 times lo
 max_duration_ps = 10.0
 timestep_fs = 1.0
 interval = 20                    # steps between frames that are judged
+bias_ratio = 0.0                 # 0.1 to 0.3 drives runs towards what the committee does not know; steps cost more
 
 [explore.prototypes]
 silicon = "silicon.cif"          # any file ASE reads
