@@ -236,7 +236,8 @@ def _attention(node: Node, common: dict[str, Any], t: int, constants: Params) ->
     scale, temperature = float(node["scaling_factor"]), node["temperature"]
     c = SeAtten(
         axis=node["axis_neuron"], one_side=bool(node["type_one_side"]), tebd_dim=node["tebd_dim"], strip=strip,
-        smooth=bool(node["smooth_type_embedding"]), concat=bool(node["concat_output_tebd"]), attention_layers=layer_count,
+        smooth=node.get("type") == "se_atten_v2" or bool(node["smooth_type_embedding"]),
+        concat=bool(node["concat_output_tebd"]), attention_layers=layer_count,
         attention_width=width, attention_dotr=bool(node["attn_dotr"]), attention_normalize=bool(node["normalize"]),
         attention_scale=float(temperature) if temperature is not None else (width * scale) ** -0.5,
         layer_norm_eps=1e-5 if node["ln_eps"] is None else node["ln_eps"], **common,
