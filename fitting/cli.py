@@ -75,8 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true")
     p.set_defaults(run=_info)
 
-    for add in (cli_md.add_md, cli_md.add_relax, cli_md.add_analyse, cli_md.add_ipi, cli_learn.add_learn, cli_convert.add_convert):
+    for add in (cli_md.add_md, cli_md.add_relax, cli_md.add_analyse, cli_md.add_ipi, cli_learn.add_learn):
         add(verbs)
+    cli_convert.add_convert(verbs)
 
     p = verbs.add_parser("demo", help="audit, fit, test and MD on the silicon DFT set that comes along: a few minutes")
     p.add_argument("--out", default="adatom-demo", metavar="DIR")
@@ -116,7 +117,8 @@ def _fit(a: argparse.Namespace) -> int:
     from adatom.fitting.metrics import table
     from adatom.fitting.train import Interrupted
 
-    overrides = {key: value for key, value in (("data.train", a.train), ("data.test", a.test), ("model.start_from", a.start_from)) if value}
+    given = (("data.train", a.train), ("data.test", a.test), ("model.start_from", a.start_from))
+    overrides = {key: value for key, value in given if value}
     out = Path(a.out) if a.out else Path(Path(a.config).with_suffix("") if a.config else "fit")
     source = a.config
     if source is None and a.resume and not a.train:

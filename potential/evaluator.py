@@ -21,7 +21,8 @@ from ase.data import chemical_symbols
 
 from adatom.potential.committee import Spread, spread
 from adatom.potential.compression import compress
-from adatom.potential.graph import Graph, batch, neighbourhood
+from adatom.potential.families import family_of, neighbour_limits
+from adatom.potential.graph import Graph, Neighbourhood, batch, neighbourhood
 from adatom.potential.model import EnergyModel, Params
 from adatom.potential.potential import Potential
 from adatom.potential.predict import Prediction, predict
@@ -36,6 +37,10 @@ _tested: set[tuple[int, str]] = set()
 
 class ExtrapolationWarning(UserWarning):
     """The structure has something the training data never had."""
+
+
+class NeighbourWarning(UserWarning):
+    """Another program would drop neighbours that are counted here."""
 
 
 class Evaluation(NamedTuple):
@@ -113,7 +118,7 @@ class Evaluator:
         self._species = np.zeros(0, dtype=np.int32)
         self._slots: np.ndarray | None = None
         self._shapes: set[tuple[Any, ...]] = set()
-        self._warned = np.inf
+        self._warned, self._limited = np.inf, False
         if test:
             self_test(potential, precision)
         with jax.enable_x64(True):
@@ -178,6 +183,7 @@ class Evaluator:
         room = np.where(near.slot_counts > 0, 4 * np.ceil((near.slot_counts * 1.05 + 1) / 4), 0).astype(np.int64)
         if self._slots is None or len(self._species) != len(near.species) or (near.slot_counts > self._slots).any():
             self._slots = room if self._slots is None else np.maximum(room, self._slots)
+        self._compare_with_limits(near)
         atoms = near.atom_counts
         if self.block is not None:
             atoms = np.where(atoms > self.block, self.block * np.ceil(atoms / self.block), atoms).astype(np.int64)
@@ -187,6 +193,27 @@ class Evaluator:
         self._reference, self._species = reference, near.species
         self._shapes.add((*graph.atom_capacity, *graph.slot_capacity))
         self.n_builds, self.n_shapes = self.n_builds + 1, len(self._shapes)
+
+    def _compare_with_limits(self, near: Neighbourhood) -> None:
+        """NeighbourWarning, once, where an atom has more neighbours of a species than the program the model comes from keeps."""
+        model = self.potential.model
+        limits = np.array(neighbour_limits(model) or [])
+        if not len(limits) or self._limited or not (near.slot_counts > limits).any():
+            return
+        i, j, shifts = near.pairs
+        d = near.structure.positions[j] - near.structure.positions[i] + shifts @ near.structure.cell
+        close = (d * d).sum(axis=1) < model.cutoff**2
+        counts = np.zeros((len(near.species), len(limits)), dtype=int)
+        np.add.at(counts, (i[close], near.species[j[close]]), 1)
+        atom, t = np.unravel_index(int((counts - limits).argmax()), counts.shape)
+        if counts[atom, t] > limits[t]:
+            self._limited = True
+            warnings.warn(
+                f"atom {atom} has {counts[atom, t]} neighbours of {self.potential.symbols[t]} within {model.cutoff:g} Å, sel is "
+                f"{limits[t]:.0f}: {family_of(model)} would drop the farthest, here all count",
+                NeighbourWarning,
+                stacklevel=5,
+            )
 
     def _check(self, structure: Structure, nearest: np.ndarray, forces: np.ndarray) -> None:
         seen = np.asarray(self.potential.statistics.min_distance)[self._species]

@@ -24,6 +24,15 @@ def family_of(model: FittedModel) -> str:
     return str(getattr(model.config, "family", "adatom"))
 
 
+def neighbour_limits(model: FittedModel) -> tuple[float, ...] | None:
+    """Of each species, how many neighbours the model's own program keeps; None where it keeps all."""
+    if family_of(model) != "deepmd":
+        return None
+    from adatom.potential.interop.deepmd.model import neighbour_limits
+
+    return neighbour_limits(model)
+
+
 def make_model(config: dict[str, Any]) -> FittedModel:
     """The model of a configuration as JSON. Raises ValueError for unknown families and what pydantic raises for the rest."""
     family = config.get("family", "adatom")

@@ -6,9 +6,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from adatom.potential.descriptors import DeepPotentialConfig, SymmetryFunctionsConfig
 from adatom.potential.graph import batch, neighbourhood
+from adatom.potential.interop.deepmd.config import DeepmdConfig, SeA, SeAtten, SeR, SeT, Standard, Switch, Table
+from adatom.potential.interop.deepmd.model import DeepmdModel, constant_shapes
 from adatom.potential.model import FittingNetConfig, Model, ModelConfig, Statistics
 from adatom.potential.potential import Golden, Potential
 from adatom.potential.predict import predict
@@ -56,6 +59,64 @@ def random_weights(model, rng):
     return jax.tree.map(
         lambda x: rng.normal(0.0, 1.0 / np.sqrt(x.shape[0]) if len(x.shape) > 1 else 0.1, x.shape).astype(x.dtype), shapes
     )
+
+
+def deepmd_model(elements):
+    """A hybrid of the descriptors without attention, with time steps, padding that counts."""
+    common = {"cutoff": CUTOFF, "smooth_cutoff": 1.0, "sel": (12,) * len(elements), "neuron": (2, 4), "resnet_dt": True}
+    parts = (
+        SeA(**common, axis=2, one_side=True),
+        SeR(**{**common, "cutoff": 3.0}, activation="silu"),
+        SeT(**{**common, "neuron": (2,)}),
+    )
+    term = Standard(descriptors=parts, widths=(4, 4))
+    return DeepmdModel(DeepmdConfig(elements=elements, terms=(term,)))
+
+
+def deepmd_small(elements):
+    """DeepPot-SE alone."""
+    part = SeA(cutoff=CUTOFF, smooth_cutoff=1.0, sel=(20,) * len(elements), neuron=(2, 4), axis=2, one_side=True)
+    return DeepmdModel(DeepmdConfig(elements=elements, terms=(Standard(descriptors=(part,), widths=(4,)),)))
+
+
+def deepmd_attention(elements):
+    """DPA-1 with a table for short distances."""
+    part = SeAtten(
+        cutoff=CUTOFF, smooth_cutoff=1.0, sel=(40,), neuron=(2, 4), padded=False, axis=2, one_side=False, tebd_dim=2, strip=True,
+        smooth=True, concat=True, attention_layers=1, attention_width=3, attention_dotr=True, attention_scale=0.5,
+        attention_normalize=True, layer_norm_eps=1e-5,
+    )  # fmt: skip
+    terms = (
+        Standard(descriptors=(part,), widths=(4,), mixed=True),
+        Table(cutoff=CUTOFF, start=0.0, step=1.0, splines=4, sel=20),
+    )
+    switch = Switch(inner=0.8, outer=2.2, alpha=0.1)
+    return DeepmdModel(DeepmdConfig(elements=elements, terms=terms, weights=(1.0, 1.0), switch=switch))
+
+
+def deepmd_params(model, seed=0):
+    """Random weights, statistics without direction and a smooth table that ends at zero."""
+    rng, t = np.random.default_rng(seed), len(model.elements)
+    network = random_weights(model, rng)
+    constants = jax.tree.map(np.zeros, constant_shapes(model.config), is_leaf=lambda x: isinstance(x, tuple))
+    constants["offset"] = rng.normal(size=t)
+    for a, term in enumerate(model.config.terms):
+        if isinstance(term, Table):
+            r = term.start + term.step * np.arange(5)
+            curve = CubicSpline(r, 3.0 * (1.0 - r / r[-1]) ** 3, bc_type="natural").c[::-1].T  # a0 + a1 u + …
+            size = rng.uniform(0.5, 1.0, (t, t))
+            constants[f"term_{a}"]["splines"] = (size + size.T)[:, :, None, None] * curve[:, ::-1]
+            continue
+        for b, d in enumerate(term.descriptors):
+            part = constants[f"term_{a}"][f"part_{b}"]
+            part["davg"][:, :, 0] = rng.uniform(0.02, 0.1, (t, t)) * d.padded
+            part["dstd"][...] = rng.uniform(0.2, 0.5, (t, t, 1))
+            part["dstd"][:, :, 0] = rng.uniform(0.2, 0.5, (t, t)) if d.padded else part["dstd"][:, :1, 0]
+            part["dstd"][...] = part["dstd"] if d.padded else part["dstd"][:, :1]
+    statistics = Statistics(
+        rng.uniform(-100.0, -1.0, t), np.zeros(t), np.ones(t), np.zeros((t, 1)), np.ones((t, 1)), np.zeros((t, t))
+    )
+    return {"network": {**network, "constants": constants}, "statistics": statistics}
 
 
 def make_potential(elements=(14,), descriptor=None, seed=0, golden=False, **settings):

@@ -2,5 +2,6 @@
 
 from adatom.potential.interop.deepmd.reading import read
 from adatom.potential.interop.deepmd.tree import recognise
+from adatom.potential.interop.deepmd.writing import write
 
-__all__ = ["read", "recognise"]
+__all__ = ["read", "recognise", "write"]

@@ -98,6 +98,8 @@ def _check(potential: Potential) -> None:
             raise _Refused(f"damaged: {name} has shape {got[name].shape}, not {want[name]}")
         if got[name].dtype.kind != "f" or not np.isfinite(got[name]).all():
             raise _Refused(f"damaged: {name} has values that are not finite numbers")
+    if not np.isfinite(potential.statistics.e0).all():
+        raise _Refused("damaged: bias_atom_e or out_bias has values that are not finite numbers")
     for name, x in got.items():
         if name.endswith("/dstd") and not (x > 0).all():
             raise _Refused(f"damaged: {name} is not positive")

@@ -2,8 +2,8 @@
 
     python tests/potential/interop/deepmd_reference.py
 
-Run by an interpreter that has deepmd-kit; writes the models and `references.json` to the folder `deepmd` beside it. Given a model, it
-evaluates the structures that stand in JSON on its standard input instead, and prints JSON.
+Run by an interpreter that has deepmd-kit; writes the models and `references.json` to the folder `deepmd` beside it. Given a
+model, it evaluates the structures that stand in JSON on its standard input instead, and prints JSON.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def models(table: str) -> dict[str, dict]:
     a = {**COMMON, "type": "se_e2_a", "sel": [14, 16], "axis_neuron": 2}
     pair = {"type": "pairtab", "tab_file": table, "rcut": 3.0, "sel": 25}
     return {
-        "se_e2_a": standard(2, {**a, "type_one_side": True, "exclude_types": [[0, 1]], "resnet_dt": True}, fitting={"resnet_dt": True}),
+        "se_e2_a": standard(
+            2, {**a, "type_one_side": True, "exclude_types": [[0, 1]], "resnet_dt": True}, fitting={"resnet_dt": True}
+        ),
         "se_e2_a_two_sided": standard(
             3, {**a, "sel": [14, 16, 12], "type_one_side": False, "activation_function": "gelu", "env_protection": 0.1},
             pair_exclude_types=[[0, 2]], atom_exclude_types=[2], fitting={"activation_function": "silut:2.0", "resnet_dt": False},
@@ -51,7 +53,9 @@ def models(table: str) -> dict[str, dict]:
             2, {**a, "type_one_side": True, "activation_function": "relu"},
             fitting={"atom_ener": [-3.5, None], "activation_function": "sigmoid"},
         ),
-        "se_e2_r": standard(2, {**COMMON, "type": "se_e2_r", "sel": [14, 16], "exclude_types": [[1, 1]], "activation_function": "silu"}),
+        "se_e2_r": standard(
+            2, {**COMMON, "type": "se_e2_r", "sel": [14, 16], "exclude_types": [[1, 1]], "activation_function": "silu"}
+        ),
         "se_e3": standard(2, {**COMMON, "type": "se_e3", "sel": [14, 16], "activation_function": "softplus"}),
         "hybrid": standard(
             2, {"type": "hybrid", "list": [
