@@ -12,6 +12,8 @@ from adatom.potential.descriptors import DeepPotentialConfig, SymmetryFunctionsC
 from adatom.potential.graph import batch, neighbourhood
 from adatom.potential.interop.deepmd.config import DeepmdConfig, SeA, SeAtten, SeR, SeT, Standard, Switch, Table
 from adatom.potential.interop.deepmd.model import DeepmdModel, constant_shapes
+from adatom.potential.interop.nep.config import NepConfig, ZblConfig
+from adatom.potential.interop.nep.model import NepModel
 from adatom.potential.model import FittingNetConfig, Model, ModelConfig, Statistics
 from adatom.potential.potential import Golden, Potential
 from adatom.potential.predict import predict
@@ -116,6 +118,28 @@ def deepmd_params(model, seed=0):
     statistics = Statistics(
         rng.uniform(-100.0, -1.0, t), np.zeros(t), np.ones(t), np.zeros((t, 1)), np.ones((t, 1)), np.zeros((t, t))
     )
+    return {"network": {**network, "constants": constants}, "statistics": statistics}
+
+
+def nep_model(elements):
+    """All terms up to five bodies, cutoffs that differ between elements, universal ZBL."""
+    t = len(elements)
+    return NepModel(
+        NepConfig(
+            elements=elements, radial_cutoffs=(CUTOFF,) + (3.7,) * (t - 1), angular_cutoffs=(3.5,) + (3.3,) * (t - 1),
+            n_max=(2, 1), basis_size=(3, 2), l_max=2, invariants=("222", "1111", "112"), neurons=5,
+            zbl=ZblConfig(inner=0.8, outer=2.1),
+        )
+    )  # fmt: skip
+
+
+def nep_params(model, seed=0):
+    """Random weights and energies of free atoms."""
+    rng, t = np.random.default_rng(seed), len(model.elements)
+    network = random_weights(model, rng)
+    constants = {"scaler": rng.uniform(0.1, 0.3, model.config.n_features), "offset": rng.normal(size=t)}
+    e0, one, none = rng.uniform(-100.0, -1.0, t), np.ones((t, 1)), np.zeros((t, 1))
+    statistics = Statistics(e0, np.zeros(t), np.ones(t), none, one, np.zeros((t, t)))
     return {"network": {**network, "constants": constants}, "statistics": statistics}
 
 
