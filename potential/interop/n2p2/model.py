@@ -21,7 +21,7 @@ from ase.data import chemical_symbols
 
 from adatom.potential.descriptors.symmetry_functions import sections
 from adatom.potential.geometry import distances
-from adatom.potential.interop.n2p2.config import RADIAL, WEIGHTED, Compact, Gaussian, N2p2Config
+from adatom.potential.interop.n2p2.config import RADIAL, WEIGHTED, Gaussian, N2p2Config
 from adatom.potential.interop.n2p2.moments import by_moments, wide_sums
 from adatom.potential.interop.n2p2.radial import radial_part
 from adatom.potential.interop.n2p2.triplets import shell, triplet_sums
@@ -112,8 +112,8 @@ class N2p2Model:
                 continue
             chosen = [q for q in here if q not in wide]
             if chosen:
-                values = triplet_sums(vectors, r, (parts[t1], parts[t2]), [functions[q] for q in chosen], self.config)
-                out = add(out, values, chosen, elements)
+                three = [functions[q] for q in chosen]
+                out = add(out, triplet_sums(vectors, r, (parts[t1], parts[t2]), three, self.config), chosen, elements)
             chosen = [q for q in here if q in wide]
             if chosen:
                 out = add(out, sums[pair][:, np.array([list(wide).index(q) for q in chosen])], chosen, elements)

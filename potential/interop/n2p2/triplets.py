@@ -8,6 +8,7 @@ Functions of one pair of elements share distances and angles, envelopes e and an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import radians
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +87,7 @@ def angular_part(cosine: Array, f: Angular) -> Array:
         return 2.0 * jnp.exp(f.zeta * jnp.log(jnp.maximum(half, 1e-12)))
     inside = jnp.abs(cosine) < 1.0 - 4.0 * float(jnp.finfo(cosine.dtype).eps)
     angle = jnp.where(inside, jnp.arccos(jnp.where(inside, cosine, jnp.zeros_like(cosine))), _end(cosine))
-    return bump(angle, np.radians(f.left), np.radians(f.right), f.core)
+    return bump(angle, radians(f.left), radians(f.right), f.core)
 
 
 def _end(cosine: Array) -> Array:
