@@ -24,9 +24,9 @@ from jax import lax
 from adatom.md.neighbours import NeighbourList
 from adatom.md.system import System
 from adatom.potential.committee import slope, spread
-from adatom.potential.compression import CompressedModel
 from adatom.potential.evaluator import BLOCK, Precision, fastest, self_test
 from adatom.potential.graph import Graph
+from adatom.potential.kernels import KernelMoments
 from adatom.potential.model import EnergyModel
 from adatom.potential.model_file import load
 from adatom.potential.potential import Potential
@@ -147,7 +147,7 @@ def make_field(sources: Source | Sequence[Source], *, precision: Precision, bias
         members = jax.tree.map(lambda *x: np.stack(x), *[x.params for x in potentials])
     elif first.committee is not None:
         members, one = {"network": first.committee.members}, jnp.asarray(first.committee.scales[1])
-    shortest = fast_model.shortest if isinstance(fast_model, CompressedModel) else 0.0
+    shortest = 0.0 if fast_model is None or isinstance(fast_model, KernelMoments) else fast_model.shortest
     e0: Any = np.asarray(first.statistics.e0)
     if bias and members is None:
         raise ValueError("a bias towards uncertainty needs a committee: a potential fitted with one, or several potentials")

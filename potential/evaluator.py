@@ -20,7 +20,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from adatom.potential.committee import Spread, spread
-from adatom.potential.compression import CompressedModel, compress
+from adatom.potential.compression import Compressed, compress
 from adatom.potential.families import family_of, neighbour_limits
 from adatom.potential.graph import Graph, Neighbourhood, batch, neighbourhood
 from adatom.potential.kernels import KernelMoments, kernel
@@ -73,7 +73,7 @@ def _predict(model: EnergyModel, params: Any, graph: Graph, dtype: str, block: i
     return predict(model, params, graph, e0=params["statistics"].e0, dtype=jnp.dtype(dtype), block=block)
 
 
-def fastest(model: EnergyModel, params: Params, precision: Precision) -> tuple[KernelMoments | CompressedModel, Params] | None:
+def fastest(model: EnergyModel, params: Params, precision: Precision) -> tuple[KernelMoments | Compressed, Params] | None:
     """What is evaluated in place of the model: a compiled kernel, a compressed model, or None where there is neither."""
     return kernel(model, params, precision) or compress(model, params, precision)
 
@@ -135,7 +135,7 @@ class Evaluator:
             self._members = jax.device_put({"network": potential.committee.members}) if potential.committee else None
             found = fastest(potential.model, potential.params, precision) if compressed else None
             fast = found and found[0]
-            self.compression = fast if isinstance(fast, CompressedModel) else None
+            self.compression = None if isinstance(fast, KernelMoments) else fast
             self.kernel = fast if isinstance(fast, KernelMoments) else None
             self._fast = self._exact if found is None else (found[0], jax.device_put(found[1]))
 
