@@ -21,7 +21,7 @@ from ase.data import chemical_symbols
 
 from adatom.potential.descriptors.symmetry_functions import sections
 from adatom.potential.geometry import distances
-from adatom.potential.interop.n2p2.config import RADIAL, WEIGHTED, Compact, Gaussian, N2p2Config
+from adatom.potential.interop.n2p2.config import RADIAL, WEIGHTED, Gaussian, N2p2Config
 from adatom.potential.interop.n2p2.moments import by_moments, wide_sums
 from adatom.potential.interop.n2p2.radial import radial_part
 from adatom.potential.interop.n2p2.triplets import shell, triplet_sums
@@ -84,6 +84,7 @@ class N2p2Model:
     def symmetry_functions(self, t: int, vectors: Array, slots: Sequence[int]) -> Array:
         """Of atoms of element t: vectors (3, n, k) -> (n, functions), not scaled, in the order of the configuration."""
         functions, r, parts = self.config.functions[t], distances(vectors), sections(slots)
+        steps: dict[float, Array] = {}
         out = jnp.zeros((r.shape[0], len(functions)), dtype=r.dtype)
 
         def add(out: Array, values: Array, chosen: Sequence[int], neighbours: tuple[int, ...]) -> Array:
@@ -96,7 +97,7 @@ class N2p2Model:
         for z, part in zip(self.elements, parts, strict=True):
             chosen = [q for q, f in enumerate(functions) if f.kind in RADIAL and f.neighbours in ((z,), ())]
             if chosen and part.stop > part.start:
-                values = [radial_part(r[:, part], functions[q], self.config).sum(axis=-1) for q in chosen]
+                values = [radial_part(r, functions[q], self.config, steps)[:, part].sum(axis=-1) for q in chosen]
                 out = add(out, jnp.stack(values, axis=1), chosen, (z,))
         wide = {q: f for q, f in enumerate(functions) if isinstance(f, Gaussian) and by_moments(f)}
         if wide:
@@ -111,8 +112,8 @@ class N2p2Model:
                 continue
             chosen = [q for q in here if q not in wide]
             if chosen:
-                values = triplet_sums(vectors, r, (parts[t1], parts[t2]), [functions[q] for q in chosen], self.config)
-                out = add(out, values, chosen, elements)
+                three = [functions[q] for q in chosen]
+                out = add(out, triplet_sums(vectors, r, (parts[t1], parts[t2]), three, self.config), chosen, elements)
             chosen = [q for q in here if q in wide]
             if chosen:
                 out = add(out, sums[pair][:, np.array([list(wide).index(q) for q in chosen])], chosen, elements)

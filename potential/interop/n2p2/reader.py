@@ -164,6 +164,8 @@ def _rows(path: Path, config: N2p2Config) -> list[np.ndarray]:
                 raise ModelFileError(f"{path}, line {number}: {what} is {span}, which nothing can be divided by")
         tables.append(table)
         start += len(functions)
+    if any(len(values) > 4 for _, values in lines[start:]):  # RuNNer adds the range of energies: two numbers
+        raise ModelFileError(f"{path}, line {lines[start][0]}: more functions than input.nn has")
     return tables
 
 

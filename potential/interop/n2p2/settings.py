@@ -19,9 +19,13 @@ from adatom.potential.model_file import ModelFileError
 CUTOFFS = ("hard", "cos", "tanhu", "tanh", "exp", "poly1", "poly2", "poly3", "poly4")
 CORES = {"p1": "poly1", "p2": "poly2", "p3": "poly3", "p4": "poly4", "e": "exp"}
 PARAMETERS = {
-    2: "eta shift cutoff", 12: "eta shift cutoff", 13: "eta shift sign zeta cutoff", 3: "eta sign zeta cutoff", 9: "eta sign zeta cutoff",
-}  # fmt: skip
-ALTERNATIVES = {"symfunction": "symfunction_short", "nnp_generation": "nnp_type", "nnp_type_gen": "nnp_type", "nnp_gen": "nnp_type"}
+    2: "eta shift cutoff",
+    3: "eta sign zeta cutoff",
+    9: "eta sign zeta cutoff",
+    12: "eta shift cutoff",
+    13: "eta shift sign zeta cutoff",
+}
+ALTERNATIVES = {"symfunction": "symfunction_short"} | dict.fromkeys(("nnp_generation", "nnp_type_gen", "nnp_gen"), "nnp_type")
 SEVERAL = {
     "symfunction_short", "atom_energy", "element_symfunction_short", "global_symfunction_short", "element_nodes_short",
     "element_activation_short", "element_hidden_layers_short",

@@ -110,7 +110,9 @@ def as_n2p2(potential: Potential) -> Potential:
 
 def _functions(d: SymmetryFunctionsConfig, elements: tuple[int, ...]) -> list[Gaussian]:
     """Of every element the same, in the order of our features."""
-    found = [Gaussian(kind=2, neighbours=(z,), eta=f.eta, shift=f.shift, cutoff=d.cutoff) for z in elements for f in d.radial_set()]
+    found = []
+    for z in elements:
+        found += [Gaussian(kind=2, neighbours=(z,), eta=f.eta, shift=f.shift, cutoff=d.cutoff) for f in d.radial_set()]
     kind: Any = 3 if d.angular_kind == "narrow" else 9
     for pair in combinations_with_replacement(elements, 2):
         near = tuple(sorted(pair))
@@ -124,7 +126,8 @@ def _functions(d: SymmetryFunctionsConfig, elements: tuple[int, ...]) -> list[Ga
 def _settings(c: N2p2Config, energy: float, e0: np.ndarray) -> str:
     """input.nn."""
     symbols = [chemical_symbols[z] for z in c.elements]
-    lines = ["# length unit: Angstrom", "# energy unit: eV", f"number_of_elements {len(symbols)}", f"elements {' '.join(symbols)}"]
+    lines = ["# length unit: Angstrom", "# energy unit: eV"]
+    lines += [f"number_of_elements {len(symbols)}", f"elements {' '.join(symbols)}"]
     lines += [f"atom_energy {s} {_text(x)}" for s, x in zip(symbols, e0, strict=True)]
     if energy != 1.0:
         lines += ["mean_energy 0.0", f"conv_energy {_text(1.0 / energy)}", "conv_length 1.0"]

@@ -12,7 +12,6 @@ import json
 import subprocess
 import sys
 import tempfile
-
 from dataclasses import dataclass
 from itertools import combinations
 from math import acos, cos, exp, log1p, pi, tanh
@@ -25,7 +24,8 @@ Z = {"H": 1, "O": 8}
 LINES = """
 X 2 H 0.9 0.0 4.1      X 2 O 0.3 1.2 5.9     X 2 O 0.02 3.0 6.3    X 12 0.05 0.4 5.0
 X 3 H H 0.02 1 1 6.1   X 3 H O 0.05 -1 4 5.2 0.7                   X 3 O O 0.01 -1 2.5 6.3
-X 9 H H 0.03 -1 1 5.9  X 9 H O 0.06 1 3 6.3 1.1                    X 9 O O 0.01 -1 2 6.3  X 9 H O 0.04 1 1.7 5.5  X 9 H H 0.02 1 16 6.2
+X 9 H H 0.03 -1 1 5.9  X 9 H O 0.06 1 3 6.3 1.1                    X 9 O O 0.01 -1 2 6.3  X 9 H O 0.04 1 1.7 5.5
+X 9 H H 0.02 1 16 6.2
 X 13 0.03 0.5 -1 2 6.0
 X 20 H 0.5 4.4 p1      X 20 O -5.0 5.0 p2a   X 23 0.2 5.7 p3
 X 21 H O 0.4 6.0 20 120 p2                   X 21 H H -6.2 6.2 -70 70 p1
@@ -79,7 +79,7 @@ def make(seed=0, *, cutoff="1", scaling="scale center", activations="t p l", nor
     text = [
         "number_of_elements 2 # two", "elements O H", f"cutoff_type {cutoff}", f"global_hidden_layers_short {len(names) - 1}",
         f"global_nodes_short {' '.join(str(n) for n in (5, 4)[: len(names) - 1])}", f"global_activation_short {activations}",
-        *(f"{s}_symmetry_functions{'_sigma' * (s == 'scale' and scaling == 'scale sigma')}" for s in scaling.split() if s != "sigma"),
+        *[{"sigma": "scale_symmetry_functions_sigma"}.get(s, f"{s}_symmetry_functions") for s in scaling.split()],
         "scale_min_short -0.5", "scale_max_short 1.5", "atom_energy H -0.45", "atom_energy O -74.9 ! Hartree",
         *["mean_energy -25.5", "conv_energy 24.2", "conv_length 5.8"] * conv, *["normalize_nodes"] * normalize,
         *(f"symfunction_short {w}" for w in shuffled),
@@ -181,7 +181,8 @@ def function(words, near, kind_alpha):
 
 ACTIVATIONS = {
     "l": lambda x: x, "t": tanh, "s": lambda x: 1 / (1 + exp(-x)), "p": lambda x: log1p(exp(x)), "r": lambda x: max(x, 0.0),
-    "g": lambda x: exp(-0.5 * x * x), "c": cos, "S": lambda x: 1 - 1 / (1 + exp(-x)), "e": lambda x: exp(-x), "h": lambda x: x * x,
+    "g": lambda x: exp(-0.5 * x * x), "c": cos, "S": lambda x: 1 - 1 / (1 + exp(-x)), "e": lambda x: exp(-x),
+    "h": lambda x: x * x,
 }  # fmt: skip
 
 
@@ -225,7 +226,7 @@ MODELS = {
     "cos": {"kinds": (2, 3)},
     "cos 0.2, scale": {"kinds": (9, 12), "cutoff": "1 0.2", "scaling": "scale", "activations": "s t l", "normalize": True},
     "tanhu": {"kinds": (2, 13), "cutoff": "2", "activations": "t S l"},
-    "tanh, sigma": {"kinds": (3, 20), "cutoff": "3", "scaling": "scale sigma", "activations": "c g h"},
+    "tanh, sigma": {"kinds": (3, 20), "cutoff": "3", "scaling": "sigma", "activations": "c g h"},
     "poly1 0.3, not scaled": {"kinds": (9, 22), "cutoff": "5 0.3", "scaling": "", "activations": "t p l", "conv": False},
     "poly2, center": {"kinds": (2, 21), "cutoff": "6", "scaling": "center", "activations": "e t l"},
     "poly3 0.4": {"kinds": (12, 23), "cutoff": "7 0.4", "activations": "h r l"},

@@ -9,15 +9,19 @@ import jax.numpy as jnp
 import n2p2_reference as reference
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.data import atomic_numbers
 from helpers import FAST, awkward_structures, deep_potential, evaluate_all, make_params, symmetry_functions
 from numpy.testing import assert_allclose
 
+from adatom.fitting import cli
+from adatom.potential import AdatomCalculator
 from adatom.potential.graph import batch, neighbourhood
 from adatom.potential.interop.n2p2 import read, write
 from adatom.potential.interop.n2p2.cutoffs import bump, cutoff_function
 from adatom.potential.interop.n2p2.settings import CORES, CUTOFFS
 from adatom.potential.model import FittingNetConfig, Model, ModelConfig
+from adatom.potential.model_file import load
 from adatom.potential.potential import Potential
 from adatom.potential.predict import energies
 from adatom.potential.structure import Structure
@@ -26,7 +30,7 @@ UNITS = {"length_unit": "bohr", "energy_unit": "hartree"}
 MODELS = {
     "Gaussian": {"cutoff": "1 0.2", "kinds": (2, 9, 12)},
     "narrow": {"cutoff": "6", "kinds": (3, 13, 24), "scaling": "scale", "activations": "s g l", "normalize": True},
-    "compact, wide": {"kinds": (20, 22, 23, 25), "scaling": "scale sigma", "activations": "c r h"},
+    "compact, wide": {"kinds": (20, 22, 23, 25), "scaling": "sigma", "activations": "c r h"},
     "compact, narrow": {"kinds": (20, 21), "scaling": "center", "activations": "e S l", "conv": False},
     "radial": {"cutoff": "0", "kinds": (2,), "scaling": "", "activations": "p t", "conv": False},
 }
@@ -132,8 +136,8 @@ def test_our_own_symmetry_functions_are_written_for_n2p2(kind, tmp_path):
 )
 def test_what_n2p2_cannot_have_is_refused(settings, why, tmp_path):
     tanh = FittingNetConfig(widths=(5, 4), activation="tanh")
-    form = {"elements": (14,), "descriptor": symmetry_functions(), "fitting_net": tanh, "repulsion": False, "isolated_limit": False}
-    model = Model(ModelConfig(**(form | settings)))
+    form = {"elements": (14,), "descriptor": symmetry_functions(), "repulsion": False, "isolated_limit": False}
+    model = Model(ModelConfig(**({"fitting_net": tanh} | form | settings)))
     with pytest.raises(ValueError, match=f"^n2p2 has no form for this potential: .*{why}"):
         write(Potential(model, {}), tmp_path)
 
@@ -164,3 +168,23 @@ def test_energies_and_forces_are_those_of_n2p2(name, request, tmp_path):
             forces = np.array(want[key]["forces"]) * (reference.HARTREE / reference.BOHR)
             assert np.abs(forces).max() > 1e-5
             assert_allclose(got.forces, forces, rtol=0, atol=1e-10 * np.abs(forces).max())
+
+
+def test_converted_on_the_command_line(tmp_path, capsys):
+    """Two models to a committee in a file of ours, the calculator with it, and back; units are asked for."""
+    folders = [str(reference.write(reference.make(n, kinds=(2,)), tmp_path / str(n))) for n in (0, 1)]
+    out, units = tmp_path / "model.adatom", ["--length-unit", "bohr", "--energy-unit", "hartree"]
+    assert cli.main(["convert", folders[0], "-o", str(out)]) == 2
+    assert "give --length-unit (angstrom or bohr)" in capsys.readouterr().err
+    assert cli.main(["convert", *folders, "-o", str(out), *units]) == 0
+    assert "n2p2 model for H, O" in capsys.readouterr().out
+    potential, first = load(out), read(folders[0], **UNITS)
+    assert potential.committee is not None
+    assert potential.model == first.model
+    s = awkward_structures((8, 1))["triclinic"]
+    atoms = Atoms(numbers=s.numbers, positions=s.positions, cell=s.cell, pbc=s.pbc)
+    atoms.calc = AdatomCalculator(out, dtype="float64")
+    want, species = atomic(first, [s])
+    assert_allclose(atoms.get_potential_energies(), want + first.statistics.e0[species], rtol=1e-13)
+    assert cli.main(["convert", str(out), "--to", "n2p2", "-o", str(tmp_path / "back")]) == 0
+    assert read(tmp_path / "back").model == first.model
