@@ -14,12 +14,13 @@ from ase.calculators.emt import EMT
 
 from adatom.fitting.active.choose import choose
 from adatom.fitting.active.config import dump_config as dump_learn_config
-from adatom.fitting.active.config import load_config, template
+from adatom.fitting.active.config import load_config
 from adatom.fitting.active.frames import divided, first_structures
 from adatom.fitting.active.ledger import Ledger, exclusive
 from adatom.fitting.active.report import coverage_table
 from adatom.fitting.active.selection import Window
 from adatom.fitting.active.stop import Stopwatch, finished
+from adatom.fitting.active.template import template
 from adatom.fitting.cli import main
 from adatom.fitting.config import ConfigError, dump_config
 from adatom.fitting.config import load_config as load_fit_config
