@@ -27,7 +27,7 @@ sys.path.insert(0, str(HERE))
 from copper import CELLS, copper, pin, time_steps  # noqa: E402
 
 STEPS = {64: 100, 108: 20, 500: 60, 4000: 40, 32000: 25, 256000: 5}
-SUBJECTS = tuple(f"{kind} {dtype}" for kind in ("deep_potential", "moments") for dtype in ("float32", "float64"))
+SUBJECTS = tuple(f"{kind} {dtype}" for kind in ("deep_potential", "moments", "moments-jax") for dtype in ("float32", "float64"))
 DEEPMD = "deepmd-kit==3.2.0"
 
 
@@ -70,7 +70,9 @@ def measure(subject: str, n_atoms: int, steps: int) -> dict[str, Any]:
     from adatom.potential import AdatomCalculator
 
     kind, dtype = subject.split()
-    calc = AdatomCalculator(random_potential(kind), dtype=dtype)  # type: ignore[arg-type]
+    if kind == "moments-jax":  # the same without the compiled kernel
+        os.environ["ADATOM_CXX"] = "none"
+    calc = AdatomCalculator(random_potential(kind.removesuffix("-jax")), dtype=dtype)  # type: ignore[arg-type]
     atoms.calc = calc
     before: dict[str, int] = {}
 

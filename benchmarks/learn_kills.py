@@ -93,7 +93,7 @@ def prepare(folder: Path) -> None:
 
 
 def start(folder: Path, cache: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "ADATOM_CACHE": str(cache), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, "ADATOM_CACHE": str(cache), "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     command = [sys.executable, "-m", "adatom.fitting.cli", "learn", "cu.toml"]
     with open(folder / "output", "ab") as output:
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)

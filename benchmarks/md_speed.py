@@ -10,6 +10,7 @@ b  against apax's own molecular dynamics with its default model, cutoff 6 Å.
 c  against DeePMD-kit's compressed float32 model in LAMMPS (skin 2 Å, rebuilt every 10 steps), one core and two. Two cores are
    two MPI processes for LAMMPS and the threads of XLA for us.
 d  from 500 to 256,000 atoms.
+e  two cores against one.
 
 CPU time (user + system, all threads of the process) per atom and step, without compilation: every measurement is a process of
 its own, pinned to its cores, and the processes take turns (A B C … A B C …), so that ratios mean something on a shared machine.
@@ -45,10 +46,11 @@ POTENTIALS: dict[str, dict[str, Any] | None] = {
         "fitting_net": {"widths": (32, 32)},
     },
     "moments 5 Å": {"descriptor": {"type": "moments", "cutoff": 5.0}},
+    "moments 5 Å, pure JAX": {"descriptor": {"type": "moments", "cutoff": 5.0}},
     "moments 6 Å": {"descriptor": {"type": "moments", "cutoff": 6.0}},
     "DeepPot-SE 6 Å": calculator_speed.config("deep_potential"),
 }  # fmt: skip
-"""The default model has 5 Å; DeepPot-SE has DeePMD-kit's sizes."""
+"""The default model has 5 Å; DeepPot-SE has DeePMD-kit's sizes. Pure JAX: without the compiled kernel."""
 NATIVE_STEPS = {64: 100, 108: 100, 500: 100, 4000: 50, 32000: 31, 256000: 11}
 NATIVE_RUNS = {64: 8, 108: 5}
 ASE_STEPS = {64: 90, 108: 90, 500: 40, 4000: 15, 32000: 10}
@@ -198,6 +200,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """One measurement, in this process, which is pinned already."""
     warnings.filterwarnings("ignore", message="extrapolation")
     name, n_atoms, quick = job["potential"], job["atoms"], job["quick"]
+    if name.endswith("pure JAX"):
+        os.environ["ADATOM_CXX"] = "none"
     if job["way"] == "ase":
         return through_ase(name, n_atoms, max(3, ASE_STEPS[n_atoms] // (4 if quick else 1)))
     steps, runs = NATIVE_STEPS[n_atoms], NATIVE_RUNS.get(n_atoms, 1)
@@ -359,11 +363,22 @@ def flat(turns: Turns, sizes: list[int]) -> list[str]:
             f"{max(each.values()) / min(each.values()):.2f}. The default model, float32."]  # fmt: skip
 
 
+def two_cores(turns: Turns, sizes: list[int]) -> list[str]:
+    """(e)"""
+    name, cores = "moments 5 Å", [turns.options.pin_to[:k] for k in (1, 2)]
+    turns.take({("e", name, n, len(c)): turns.own("native", name, n, c) for n in sizes for c in cores})
+    lines = ["| atoms | one core, µs wall | two cores, µs wall | one ÷ two | CPU, two ÷ one |", "|---" * 5 + "|"]
+    for n in sizes:
+        (one, more), (wall, walls) = ([turns.typical("e", name, n, k, what=x) for k in (1, 2)] for x in ("cpu", "wall"))
+        lines.append(f"| {n:,} | {wall:.1f} | {walls:.1f} | **{wall / walls:.2f}** | {more / one:.2f} |")
+    return [*lines, "\nµs per atom and step, the default model. Wall time needs a machine with nothing else to do."]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     cache = Path.home() / ".cache" / "adatom"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices="abcd", nargs="+", default=list("abcd"))
+    parser.add_argument("--only", choices="abcde", nargs="+", default=list("abcde"))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="fewer potentials, sizes and steps")
     parser.add_argument("--atoms", type=int, nargs="+", choices=sorted(CELLS), default=None, help="instead of each part's own")
@@ -400,6 +415,8 @@ def main(arguments: list[str] | None = None) -> None:
             tables[letter] = against_apax(turns, sizes(APAX_STEPS, 500, 4000))
         elif letter == "c":
             tables[letter] = against_lammps(turns, sizes(LAMMPS_STEPS, 500, 4000, 32000))
+        elif letter == "e":
+            tables[letter] = two_cores(turns, options.atoms or ([64, 500] if quick else [64, 500, 4000, 32000]))
         else:
             tables[letter] = flat(turns, options.atoms or ([500, 4000] if quick else [500, 4000, 32000, 256000]))
         print(f"\n({letter})\n\n" + "\n".join(tables[letter]) + "\n", flush=True)

@@ -117,8 +117,8 @@ def _fit(a: argparse.Namespace) -> int:
     from adatom.fitting.metrics import table
     from adatom.fitting.train import Interrupted
 
-    given = (("data.train", a.train), ("data.test", a.test), ("model.start_from", a.start_from))
-    overrides = {key: value for key, value in given if value}
+    given = {"data.train": a.train, "data.test": a.test, "model.start_from": a.start_from}
+    overrides = {key: value for key, value in given.items() if value}
     out = Path(a.out) if a.out else Path(Path(a.config).with_suffix("") if a.config else "fit")
     source = a.config
     if source is None and a.resume and not a.train:
@@ -131,7 +131,7 @@ def _fit(a: argparse.Namespace) -> int:
     try:
         result = fit(config, out, resume=a.resume, say=_say)
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"adatom: {stop or 'interrupted'}; go on with: adatom fit --resume --out {out}", file=sys.stderr)
+        print(f"adatom: {str(stop) or 'interrupted'}; go on with: adatom fit --resume --out {out}", file=sys.stderr)
         return 130
     for name in ("validation", "test"):
         if result.errors[name]:
@@ -187,6 +187,7 @@ def _audit(a: argparse.Namespace) -> int:
 
 
 def _info(a: argparse.Namespace) -> int:
+    from adatom.potential.kernels.build import describe
     from adatom.potential.model_file import header_of, load
 
     header = header_of(load(a.model))
@@ -202,6 +203,8 @@ def _info(a: argparse.Namespace) -> int:
         print(f"  of {config['family']}, from {', '.join(info.get('source', ['an unknown file']))}")
     else:
         print(f"  descriptor {config['descriptor']['type']}, fitting net {config['fitting_net']['widths']}")
+        if config["descriptor"]["type"] == "moments":
+            print(f"  evaluated on a CPU by {describe()}")
     print("  E0 (eV): " + ", ".join(f"{k} {v:.4f}" for k, v in header["e0"].items()))
     print(
         "  shortest distances in the data (Å): "
@@ -238,7 +241,7 @@ def _template(a: argparse.Namespace) -> int:
     if a.what == "fit":
         from adatom.fitting.config import template
     elif a.what == "learn":
-        from adatom.fitting.active.config import template
+        from adatom.fitting.active.template import template
     else:
         from adatom.md.config import template
 

@@ -15,9 +15,8 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from adatom.fitting import plots
 from adatom.fitting.audit import audit, audit_leakage
-from adatom.fitting.batches import make_buckets, neighbourhoods
-from adatom.fitting.calibration import LEAST, calibrated, errors_and_spreads, judged
-from adatom.fitting.calibration import table as calibration_table
+from adatom.fitting.batches import Bucket, make_buckets, neighbourhoods
+from adatom.fitting.calibration import Pair, calibrated
 from adatom.fitting.config import ConfigError, FitConfig, LossConfig, ModelSection, dump_config, load_config
 from adatom.fitting.dataset import DataError, Frame, LabelKeys, read_frames
 from adatom.fitting.e0 import elements_of, isolated_e0, least_squares_e0
@@ -25,13 +24,14 @@ from adatom.fitting.members import can_have_committee, make_committee
 from adatom.fitting.metrics import Comparison, compare, require_finite
 from adatom.fitting.progress import progress
 from adatom.fitting.splits import split
-from adatom.fitting.start import load_start, starting_statistics, trainable
-from adatom.fitting.statistics import describe, make_statistics
+from adatom.fitting.start import load_start, new_model, starting_statistics, trainable, usable
+from adatom.fitting.statistics import describe, make_statistics, shortest_distances
 from adatom.fitting.train import Problem, train
+from adatom.fitting.uncertainty import about, judge
 from adatom.potential.committee import merge
 from adatom.potential.evaluator import Evaluator
 from adatom.potential.families import family_of
-from adatom.potential.model import FittedModel, Model, ModelConfig
+from adatom.potential.model import FittedModel, Model
 from adatom.potential.model_file import save, write_atomically
 from adatom.potential.potential import Golden, Potential
 
@@ -48,9 +48,15 @@ class FitResult:
     out: Path
 
 
-def fit(config: FitConfig, out: str | Path, *, resume: bool = False, say: Say = print) -> FitResult:
-    """Fit a potential and write model.adatom, metrics.json, log.jsonl, learning_curve.png, parity.png, config.toml to `out`.
+def fit(
+    config: FitConfig, out: str | Path, *, resume: bool = False, say: Say = print, previous: Potential | None = None,
+    earlier: Pair | None = None,
+) -> FitResult:  # fmt: skip
+    """Fit a potential and write model.adatom, metrics.json, log.jsonl, config.toml and pictures (learning_curve, parity,
+    calibration) to `out`.
 
+    previous: begin with its parameters where it has the form and the elements (`start.usable`); its labels have the same zero.
+    earlier: for the calibration (`calibrated`).
     Raises ConfigError, DataError, Diverged with one line each; Interrupted after Ctrl-C, with the checkpoint saved.
     """
     out = Path(out)
@@ -60,19 +66,25 @@ def fit(config: FitConfig, out: str | Path, *, resume: bool = False, say: Say = 
     frames = read(config, config.data.train, "training", say)
     given = read(config, config.data.validation, "validation", say) if config.data.validation else []
     test = read(config, config.data.test, "test", say) if config.data.test else []
-    source = load_start(config.model, [*frames, *given, *test]) if config.model.start_from else None
+    every = [*frames, *given, *test]
+    previous = usable(previous, config.model, every, say) if previous else None
+    source = load_start(config.model, every) if config.model.start_from else previous
     _audit(config, [*frames, *given], test, say, source.model.cutoff if source else config.model.descriptor.cutoff)
-    for frame in (*frames, *given, *test):
+    for frame in every:
         require_finite(frame)
     training, validation = (frames, given) if given else divide(frames, config)
     _check_losses(config, training)
     with jax.enable_x64(True):
-        potential, summary = _train(config, source, training, validation, test, out, resume=resume, say=say)
+        potential, summary = _train(
+            config, source, training, validation, test, out, resume=resume, say=say, moved=source is not previous
+        )  # fmt: skip
     judgement = None
     if potential.committee is not None:
-        potential = calibrated(potential, validation, data="validation", precision=config.training.precision)
-        judgement = _judge(potential, test, config)
-        say(_about(potential, judgement))
+        potential = calibrated(
+            potential, validation, data="validation", precision=config.training.precision, earlier=earlier
+        )  # fmt: skip
+        judgement = judge(potential, validation, test, out / "calibration.png", precision=config.training.precision)
+        say(about(potential, judgement))
     comparisons = _compare(potential, training, validation, test, config)
     errors = {name: comparisons[name].errors() if name in comparisons else None for name in ("train", "validation", "test")}
     info = {"training": summary, "errors": {k: _brief(v) for k, v in errors.items() if v}}
@@ -194,23 +206,24 @@ def _e0(section: ModelSection, training: Sequence[Frame], elements: tuple[int, .
 
 def _train(
     config: FitConfig, source: Potential | None, training: Sequence[Frame], validation: Sequence[Frame], test: Sequence[Frame],
-    out: Path, *, resume: bool, say: Say,
+    out: Path, *, resume: bool, say: Say, moved: bool,
 ) -> tuple[Potential, dict[str, Any]]:  # fmt: skip
     precision = config.training.precision
-    model = source.model if source else _new_model(config.model, _elements(config.model, training, [*validation, *test]))
+    model = source.model if source else new_model(config.model, _elements(config.model, training, [*validation, *test]))
     every = [*training, *validation]
     items = neighbourhoods(every, model.elements, model.cutoff)
     buckets = make_buckets(every, items, config.training.max_buckets)
-    train_rows = [np.flatnonzero(np.asarray(b.frame) < len(training)) for b in buckets]
-    valid_rows = [np.flatnonzero(np.asarray(b.frame) >= len(training)) for b in buckets]
-    keep = [k for k, rows in enumerate(train_rows) if len(rows)]
-    if len(keep) < len(buckets):  # a bucket of validation frames only: one bucket for all
+    train_rows, valid_rows = _rows(buckets, len(training))
+    if not all(len(rows) for rows in train_rows):  # a bucket of validation frames only: one bucket for all
         buckets = make_buckets(every, items, 1)
-        train_rows = [np.flatnonzero(np.asarray(b.frame) < len(training)) for b in buckets]
-        valid_rows = [np.flatnonzero(np.asarray(b.frame) >= len(training)) for b in buckets]
+        train_rows, valid_rows = _rows(buckets, len(training))
     if source:
         network = source.params["network"]
-        statistics, how = starting_statistics(source, config.model, training, precision)
+        statistics, how = source.statistics, "the potential before"
+        if moved:
+            statistics, how = starting_statistics(source, config.model, training, precision)
+        shortest = shortest_distances(items[: len(training)], model.elements)
+        statistics = replace(statistics, min_distance=np.minimum(np.asarray(statistics.min_distance), shortest))
     else:
         assert isinstance(model, Model)
         network = model.init(jax.random.key(config.training.seed))
@@ -240,16 +253,12 @@ def _train(
         began = time.monotonic()
         with progress("committee", unit="steps") as report:
             committee = make_committee(
-                config.uncertainty, problem, best, out / "members", resume=resume, report=report, say=say
+                config.uncertainty, problem, best, out / "members", resume=resume, report=report, say=say,
+                previous=source.committee if source else None,
             )  # fmt: skip
         potential = replace(potential, committee=committee)
         summary["committee_seconds"] = round(time.monotonic() - began, 1)
     return potential, summary
-
-
-def _new_model(section: ModelSection, elements: tuple[int, ...]) -> Model:
-    s = section
-    return Model(ModelConfig(elements=elements, descriptor=s.descriptor, fitting_net=s.fitting_net, repulsion=s.repulsion))
 
 
 def _form(model: FittedModel) -> str:
@@ -257,24 +266,10 @@ def _form(model: FittedModel) -> str:
     return type(model.config.descriptor).__name__.removesuffix("Config") if isinstance(model, Model) else family_of(model)
 
 
-def _judge(potential: Potential, test: Sequence[Frame], config: FitConfig) -> dict[str, Any] | None:
-    """How the calibration holds on test frames; None where there is nothing to compare."""
-    known = potential.committee and potential.committee.calibration
-    if not known or not test:
-        return None
-    energy, forces = errors_and_spreads(potential, test, precision=config.training.precision)
-    pairs = {"energy": (known.energy, energy), "forces": (known.forces, forces)}
-    return {name: judged(c, x) for name, (c, x) in pairs.items() if len(x.error)}
-
-
-def _about(potential: Potential, judgement: dict[str, Any] | None) -> str:
-    assert potential.committee is not None
-    c, known = potential.committee, potential.committee.calibration
-    about = f"uncertainty: {c.kind}, {c.size} members, "
-    if known is None:
-        return about + f"not calibrated: that takes {LEAST} validation frames with energies and forces"
-    about += f"calibrated on {known.data} (spread × {known.energy.scale:.3g} energy, × {known.forces.scale:.3g} forces)"
-    return about + (f"; on test frames\n{calibration_table(judgement)}" if judgement else "")
+def _rows(buckets: Sequence[Bucket], n: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of every bucket the rows of frames below n, and of the others."""
+    numbers = [b.frame[: len(b)] for b in buckets]
+    return [np.flatnonzero(x < n) for x in numbers], [np.flatnonzero(x >= n) for x in numbers]
 
 
 def _compare(

@@ -45,9 +45,10 @@ def can_have_committee(config: UncertaintyConfig, network: Params, say: Any) -> 
 
 
 def make_committee(
-    config: UncertaintyConfig, problem: Problem, network: Params, out: Path, *, resume: bool, report: Any, say: Any
+    config: UncertaintyConfig, problem: Problem, network: Params, out: Path, *, resume: bool, report: Any, say: Any,
+    previous: Committee | None = None,
 ) -> Committee:  # fmt: skip
-    """Of the trained `network`; checkpoints and log of trained members go to `out`."""
+    """Of the trained `network`; checkpoints and log of trained members go to `out`. Members begin as those of `previous`."""
     key = jax.random.key(problem.training.seed + 1)
     if config.kind == "laplace":
         return Committee("laplace", laplace(problem, network, key, config.members))
@@ -55,9 +56,12 @@ def make_committee(
     fresh = jax.vmap(problem.model.init)(jax.random.split(key, config.members))
     if config.kind == "shallow":
         fresh = {"fitting": fresh["fitting"]}
+    if previous is not None and (previous.kind, previous.size) == (config.kind, config.members):
+        fresh = previous.members
     fresh.pop("constants", None)
     rng = np.random.default_rng([problem.training.seed, 1])
-    resampling = [rng.exponential(size=(config.members, len(b))) for b in problem.buckets]
+    shares = [rng.exponential(size=(config.members, len(b))) for b in problem.buckets]
+    resampling = [np.pad(x, ((0, 0), (0, len(b.frame) - len(b)))) for x, b in zip(shares, problem.buckets, strict=True)]
     epochs = max(1, round(config.effort * problem.epochs))
     training = problem.training.model_copy(update={"epochs": epochs})
     fixed = network if config.kind == "shallow" or "constants" in network else {}

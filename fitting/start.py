@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from adatom.fitting.dataset import Frame
 from adatom.fitting.e0 import elements_of, least_squares_e0
 from adatom.fitting.metrics import compare
 from adatom.potential.evaluator import Precision
-from adatom.potential.model import Params, Statistics
+from adatom.potential.model import Model, ModelConfig, Params, Statistics
 from adatom.potential.model_file import load
 from adatom.potential.potential import Potential
 
@@ -36,6 +36,21 @@ def load_start(section: ModelSection, frames: Sequence[Frame]) -> Potential:
     if section.e0 == "isolated_atoms":
         raise ConfigError("model.e0 cannot be isolated_atoms with model.start_from: leave it out, or give energies")
     return source
+
+
+def usable(previous: Potential, section: ModelSection, frames: Sequence[Frame], say: Callable[[str], None]) -> Potential | None:
+    """The potential, or None, and why, where it knows other elements than the frames have or is not of the form configured."""
+    model = new_model(section, previous.model.elements)
+    if model == previous.model and set(elements_of(frames)) == set(previous.symbols):
+        return previous
+    say("starting anew: the potential before has other elements or another model")
+    return None
+
+
+def new_model(section: ModelSection, elements: tuple[int, ...]) -> Model:
+    """Of our own family, as configured."""
+    s = section
+    return Model(ModelConfig(elements=elements, descriptor=s.descriptor, fitting_net=s.fitting_net, repulsion=s.repulsion))
 
 
 def starting_statistics(

@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 
 from adatom.fitting.batches import Bucket, assemble
 from adatom.fitting.dataset import Frame
+from adatom.fitting.sizes import few
 from adatom.potential.geometry import pair_vectors
 from adatom.potential.graph import Neighbourhood
 from adatom.potential.model import Model, Params, Statistics
@@ -35,7 +36,7 @@ def make_statistics(
     for bucket in buckets:
         for start in range(0, len(bucket), 64):
             index = np.arange(start, min(start + 64, len(bucket)))
-            padded = np.resize(index, min(64, len(bucket)))
+            padded = np.resize(index, min(64, few(len(bucket))))
             here = np.arange(len(padded)) < len(index)
             d, present = _jitted_features(model, network, bucket, jnp.asarray(padded), jnp.asarray(here))
             species = np.repeat(np.arange(n), np.multiply(len(padded), bucket.atom_capacity))

@@ -5,6 +5,9 @@ continued from a checkpoint is the uninterrupted run, bit for bit on CPU.
 
 The members of a committee are trained together, `vmap`ped over stacked parameters: they see the same batches with weights of
 their own (Bayesian bootstrap: Rubin, Ann. Stat. 9, 130 (1981)), and what they share is computed once.
+
+Nothing that changes from one fit to the next of a campaign is compiled in: numbers of frames are of few sizes (`sizes`), and the
+number of steps is an argument.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ import numpy as np
 import optax
 
 from adatom.fitting.batches import Bucket, Targets, assemble, chunks
-from adatom.fitting.config import LossConfig, TrainingConfig
+from adatom.fitting.config import LossConfig, TrainingConfig, epochs_of
 from adatom.fitting.loss import Prefactors, loss
+from adatom.fitting.sizes import few
 from adatom.potential.checkpoint import load_checkpoint, save_checkpoint
 from adatom.potential.committee import merge
 from adatom.potential.graph import Graph
@@ -34,8 +38,8 @@ from adatom.potential.predict import Prediction, predict
 from adatom.potential.units import GPA
 
 Array = jax.Array
-VISITS = 10_000_000
-"""Atoms seen in a default training, all epochs together: about ten minutes of one core for the default model."""
+NOT_COMPILED = ("epochs", "batch_atoms", "patience", "evaluate_every", "checkpoint_seconds", "max_buckets", "seed")
+"""Settings of a training that the compiled step does not depend on."""
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -89,14 +93,15 @@ class Problem:
 
     @property
     def epochs(self) -> int:
-        """As configured, or as many as make `VISITS` visits to atoms, at least 10 and at most 3000."""
+        """As configured, or as many as the data ask for."""
         atoms = sum(int(np.asarray(b.targets.n_atoms)[i].sum()) for b, i in zip(self.buckets, self.train, strict=True))
-        return self.training.epochs or int(np.clip(round(VISITS / max(atoms, 1)), 10, 3000))
+        return epochs_of(self.training, atoms)
 
     def frames_per_batch(self) -> list[int]:
         """Of every bucket, for about `batch_atoms` atoms."""
         sizes = [max(sum(b.atom_capacity), 1) for b in self.buckets]
-        return [max(1, min(len(i), round(self.training.batch_atoms / n))) for n, i in zip(sizes, self.train, strict=True)]
+        most = [max(1, round(self.training.batch_atoms / n)) for n in sizes]
+        return [max(1, min(few(len(i)), n)) for n, i in zip(most, self.train, strict=True)]
 
     def batches(self, epoch: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
         """(bucket, frames, present) of one epoch, in its order."""
@@ -111,7 +116,7 @@ class Problem:
         return sum(-(-len(i) // n) for i, n in zip(self.train, self.frames_per_batch(), strict=True))
 
 
-def decay(step: Array, total: int, config: TrainingConfig) -> Array:
+def decay(step: Array, total: int | Array, config: TrainingConfig) -> Array:
     """Learning rate without warm-up, as a fraction of its start: from 1 to final/start over `total` steps."""
     x = jnp.minimum(step / total, 1.0)
     end = config.final_learning_rate / config.learning_rate
@@ -120,7 +125,7 @@ def decay(step: Array, total: int, config: TrainingConfig) -> Array:
     return end**x if config.schedule == "exponential" else jnp.ones_like(x)
 
 
-def make_optimiser(config: TrainingConfig, total: int) -> optax.GradientTransformation:
+def make_optimiser(config: TrainingConfig, total: int | Array) -> optax.GradientTransformation:
     """Clipped Adam with decoupled weight decay and the configured schedule."""
 
     def rate(step: Array) -> Array:
@@ -137,41 +142,45 @@ def make_optimiser(config: TrainingConfig, total: int) -> optax.GradientTransfor
 
 def make_step(problem: Problem, total: int) -> Callable[..., tuple[TrainState, Sums, Array]]:
     """The compiled train step: (state, number of the bucket, index, present) -> (state, error sums, loss)."""
-    training, optimiser = problem.training, make_optimiser(problem.training, total)
-
-    @jax.jit
-    def step(
-        state: TrainState, statistics: Statistics, fixed: Params, bucket: Bucket, index: Array, present: Array,
-        resampling: Array | None,
-    ) -> tuple[TrainState, Sums, Array]:  # fmt: skip
-        weights = prefactors(problem.loss, decay(state.step, total, training))
-        done = state.step.astype(jnp.float32)
-        keep = jnp.minimum(training.ema_decay, (1.0 + done) / (10.0 + done)).astype(jnp.float32)
-        keep = keep if training.ema_decay else jnp.zeros_like(keep)
-
-        def one(network: Params, average: Params, opt: Any, own: Array | None) -> tuple[Params, Params, Any, Sums, Array]:
-            def objective(network: Params) -> tuple[Array, Sums]:
-                whole = merge(fixed, network) if fixed else network
-                graph, targets, out = forward(problem.model, whole, statistics, bucket, index, present, training.precision)
-                targets = targets if own is None else reweighted(targets, own[index])
-                return loss(out, graph, targets, weights, problem.loss.huber or None), error_sums(out, graph, targets)
-
-            (value, sums), gradient = jax.value_and_grad(objective, has_aux=True)(network)
-            with jax.numpy_dtype_promotion("standard"):  # optax takes powers of an int32 count
-                updates, opt = optimiser.update(gradient, opt, network)
-            network = optax.apply_updates(network, updates)
-            average = jax.tree.map(lambda a, n: keep.astype(a.dtype) * a + (1.0 - keep).astype(a.dtype) * n, average, network)
-            return network, average, opt, sums, value
-
-        every = one if resampling is None else jax.vmap(one)
-        network, average, opt, sums, value = every(state.network, state.average, state.optimiser, resampling)
-        return TrainState(network, average, state.best, opt, state.step + 1), sums, value
+    unused: dict[str, Any] = {name: TrainingConfig.model_fields[name].default for name in NOT_COMPILED}
+    static = problem.model, problem.loss, problem.training.model_copy(update=unused)
+    steps = jnp.asarray(total, dtype=jnp.int32)
 
     def call(state: TrainState, k: int, index: np.ndarray, present: np.ndarray) -> tuple[TrainState, Sums, Array]:
         own = None if problem.resampling is None else problem.resampling[k]
-        return step(state, problem.statistics, problem.fixed, problem.buckets[k], index, present, own)
+        return _step(*static, state, steps, problem.statistics, problem.fixed, problem.buckets[k], index, present, own)
 
     return call
+
+
+@partial(jax.jit, static_argnames=("model", "loss_config", "training"))
+def _step(
+    model: FittedModel, loss_config: LossConfig, training: TrainingConfig, state: TrainState, total: Array,
+    statistics: Statistics, fixed: Params, bucket: Bucket, index: Array, present: Array, resampling: Array | None,
+) -> tuple[TrainState, Sums, Array]:  # fmt: skip
+    optimiser = make_optimiser(training, total)
+    weights = prefactors(loss_config, decay(state.step, total, training))
+    done = state.step.astype(jnp.float32)
+    keep = jnp.minimum(training.ema_decay, (1.0 + done) / (10.0 + done)).astype(jnp.float32)
+    keep = keep if training.ema_decay else jnp.zeros_like(keep)
+
+    def one(network: Params, average: Params, opt: Any, own: Array | None) -> tuple[Params, Params, Any, Sums, Array]:
+        def objective(network: Params) -> tuple[Array, Sums]:
+            whole = merge(fixed, network) if fixed else network
+            graph, targets, out = forward(model, whole, statistics, bucket, index, present, training.precision)
+            targets = targets if own is None else reweighted(targets, own[index])
+            return loss(out, graph, targets, weights, loss_config.huber or None), error_sums(out, graph, targets)
+
+        (value, sums), gradient = jax.value_and_grad(objective, has_aux=True)(network)
+        with jax.numpy_dtype_promotion("standard"):  # optax takes powers of an int32 count
+            updates, opt = optimiser.update(gradient, opt, network)
+        network = optax.apply_updates(network, updates)
+        average = jax.tree.map(lambda a, n: keep.astype(a.dtype) * a + (1.0 - keep).astype(a.dtype) * n, average, network)
+        return network, average, opt, sums, value
+
+    every = one if resampling is None else jax.vmap(one)
+    network, average, opt, sums, value = every(state.network, state.average, state.optimiser, resampling)
+    return TrainState(network, average, state.best, opt, state.step + 1), sums, value
 
 
 def reweighted(targets: Targets, weights: Array) -> Targets:

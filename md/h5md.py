@@ -11,15 +11,17 @@ variable length, as h5py and with it most readers expect, where the specificatio
 
 What a kill cannot spoil: HDF5 writes in an order that is readable at any moment once a file is in SWMR mode (single writer,
 multiple readers), where no dataset can be created any more: the first frame decides what the file holds. A frame counts
-when its `step` is written, which is last. A file that was not closed is marked as open, and other programs must open it with
-`h5py.File(path, "r", swmr=True)`. HDF5 has no safe way to write on in it: going on copies its frames to a file beside, which
-then takes its place.
+when its `step` is written, which is last. A kill tears a write at a multiple of 4096 bytes: metadata are laid out so that no
+block crosses one. A file that was not closed is marked as open, and other programs must open it with
+`h5py.File(path, "r", swmr=True)`; we read it as `hdf5_killed` says. HDF5 has no safe way to write on in it: going on copies its
+frames to a file beside, which then takes its place.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +32,8 @@ import numpy as np
 from ase import units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
+
+from adatom.md import hdf5_killed
 
 BOX = "particles/all/box"
 CLOCK = "particles/all/position"
@@ -50,10 +54,14 @@ NOT_WRITTEN = -1
 """In `step`: HDF5 may make room for a step before it is there."""
 LIBVER = ("v110", "v110")
 """The first version with SWMR; newer ones cannot be read by older libraries."""
+PAGE_BYTES = 4096
+"""What Linux writes as a whole, whatever is killed."""
 CHUNK_BYTES = 1 << 16
 COPY_BYTES = 1 << 26
 LENGTH_SLACK = 1 << 20
-"""HDF5 notes a length a little before the file has it. Of a file much shorter it would wait for the rest for ever."""
+"""HDF5 notes a length a little before the file has it."""
+TRIALS, PAUSE_S = 5, 0.05
+"""Of reading a file whose writer may be at work: between two of its writes, blocks may not fit each other."""
 
 
 class H5mdWriter:
@@ -119,11 +127,24 @@ class H5mdWriter:
 
 def read_h5md(path: Path) -> list[ase.Atoms]:
     """All whole frames of a file written here, also of one whose writer was killed or is still writing."""
-    with _open(_h5py(path), path) as file:
+    h5py = _h5py(path)
+    trials = TRIALS
+    while True:
+        try:
+            return _read(h5py, path)
+        except (OSError, RuntimeError, KeyError) as error:
+            trials -= 1
+            if not trials or not _marked(path):
+                raise OSError(f"{path}: cannot be read as H5MD ({error})") from error
+        time.sleep(PAUSE_S)
+
+
+def _read(h5py: Any, path: Path) -> list[ase.Atoms]:
+    with _open(h5py, path) as file:
         n = _n_frames(file)
-        _check_length(file, n)
+        _check_length(path, file, n)
         have = {name: file[f"{name}/value"][:n] for name in UNITS if name in file}
-        step, time = (file[STEP][:n], file[TIME][:n]) if n else ((), ())
+        step, picoseconds = (file[STEP][:n], file[TIME][:n]) if n else ((), ())
         pbc = [b == "periodic" for b in file[BOX].attrs["boundary"]] if n else []
     frames = []
     for k in range(n):
@@ -131,7 +152,7 @@ def read_h5md(path: Path) -> list[ase.Atoms]:
         frame = ase.Atoms(
             values["species"], positions=values["position"], cell=values["edges"], pbc=pbc, masses=values.get("mass")
         )
-        frame.info.update(step=int(step[k]), time_ps=float(time[k]))
+        frame.info.update(step=int(step[k]), time_ps=float(picoseconds[k]))
         if "velocity" in values:
             frame.arrays["momenta"] = values["velocity"] / units.fs * frame.get_masses()[:, None]
         results = {key: values[name.rsplit("/", 1)[1]] for key, name in RESULTS.items() if name in have}
@@ -179,7 +200,7 @@ def _elements(frame: ase.Atoms) -> dict[str, np.ndarray]:
 
 def _create(h5py: Any, path: Path) -> Any:
     """A file with metadata and no frames."""
-    file = h5py.File(path, "w", libver=LIBVER)
+    file = h5py.File(path, "w", libver=LIBVER, fs_strategy="page", fs_page_size=PAGE_BYTES)
     file.create_group("h5md").attrs["version"] = np.array([1, 1])
     file.create_group("h5md/author").attrs["name"] = "N/A"
     file.create_group("h5md/creator").attrs["name"] = "adatom"
@@ -231,22 +252,27 @@ def _append(
         file.flush()
 
 
-def _open(h5py: Any, path: Path) -> Any:
-    """To read. A superblock, version 2 on, has flags in byte 11: not zero if the file was not closed; the length from 28 on."""
+def _marked(path: Path) -> bool:
     with open(path, "rb") as file:
-        head, size = file.read(36), file.seek(0, os.SEEK_END)
-    left_open = len(head) == 36 and head[8] >= 2 and head[11] != 0
-    if left_open and (length := int.from_bytes(head[28:], "little")) > size + LENGTH_SLACK:
-        raise OSError(f"the file was cut: {size} bytes of {length}")
-    return h5py.File(path, "r", libver=LIBVER, swmr=left_open)
+        return hdf5_killed.marked(file.read(hdf5_killed.SUPERBLOCK))
 
 
-def _check_length(file: Any, n: int) -> None:
+def _open(h5py: Any, path: Path) -> Any:
+    """To read, closed by its writer or not."""
+    if not _marked(path):
+        return h5py.File(path, "r", libver=LIBVER)
+    view, size = hdf5_killed.KilledFile(path), path.stat().st_size
+    if view.size > size + LENGTH_SLACK:
+        raise OSError(f"the file was cut: {size} bytes of {view.size}")
+    return h5py.File(view, "r", libver=LIBVER)
+
+
+def _check_length(path: Path, file: Any, n: int) -> None:
     """Raises OSError where the file ends before its first `n` frames do: HDF5 would read zeros there."""
     for name, dataset in _datasets(file).items() if n else ():
         begin = ((n - 1) // dataset.chunks[0] * dataset.chunks[0], *[0] * (dataset.ndim - 1))
         chunk = dataset.id.get_chunk_info_by_coord(begin)
-        if chunk.byte_offset is None or chunk.byte_offset + chunk.size > os.path.getsize(file.filename):
+        if chunk.byte_offset is None or chunk.byte_offset + chunk.size > path.stat().st_size:
             raise OSError(f"the file was cut: {name} of frame {n} is not in it")
 
 
@@ -261,7 +287,7 @@ def _copy(h5py: Any, path: Path, n: int) -> Any:
                     f"{path}: {found} frames, but the checkpoint goes on after {n}: the file was cut or replaced since; "
                     "put the one that belongs to the checkpoint back, or start a new run from the checkpoint's last frame"
                 )
-            _check_length(old, n)
+            _check_length(path, old, n)
             new = _create(h5py, beside)
             _copy_frames(old, new, n)
         new.swmr_mode = True

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ import numpy as np
 
 from adatom.potential.cutoffs import smooth_step_down
 from adatom.potential.descriptors.deep_potential import DeepPotentialConfig, contract
+from adatom.potential.families import family_of
 from adatom.potential.model import EnergyModel, Model, Params, repulsion_radius
 from adatom.potential.networks import Perceptron
 
@@ -65,8 +66,25 @@ class CompressedModel:
         return self.model.energies(params, features, vectors, slots, atoms)
 
 
-def compress(model: EnergyModel, params: Params, precision: str) -> tuple[CompressedModel, Params] | None:
+class Compressed(EnergyModel, Protocol):
+    """What `compress` gives: good for distances of at least `shortest` Å."""
+
+    @property
+    def shortest(self) -> float: ...
+
+    @property
+    def degree(self) -> int: ...
+
+    @property
+    def error(self) -> float: ...
+
+
+def compress(model: EnergyModel, params: Params, precision: str) -> tuple[Compressed, Params] | None:
     """The compressed model and its params, or None where the descriptor is another or no degree meets the tolerance."""
+    if family_of(model) == "deepmd":
+        from adatom.potential.interop.deepmd.compressed import compress_deepmd
+
+        return compress_deepmd(model, params, precision)  # type: ignore[arg-type]
     if not isinstance(model, Model) or not isinstance(model.config.descriptor, DeepPotentialConfig):
         return None
     config = model.config.descriptor

@@ -20,9 +20,10 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from adatom.potential.committee import Spread, spread
-from adatom.potential.compression import compress
+from adatom.potential.compression import Compressed, compress
 from adatom.potential.families import family_of, neighbour_limits
 from adatom.potential.graph import Graph, Neighbourhood, batch, neighbourhood
+from adatom.potential.kernels import KernelMoments, kernel
 from adatom.potential.model import EnergyModel, Params
 from adatom.potential.potential import Potential
 from adatom.potential.predict import Prediction, predict
@@ -72,6 +73,11 @@ def _predict(model: EnergyModel, params: Any, graph: Graph, dtype: str, block: i
     return predict(model, params, graph, e0=params["statistics"].e0, dtype=jnp.dtype(dtype), block=block)
 
 
+def fastest(model: EnergyModel, params: Params, precision: Precision) -> tuple[KernelMoments | Compressed, Params] | None:
+    """What is evaluated in place of the model: a compiled kernel, a compressed model, or None where there is neither."""
+    return kernel(model, params, precision) or compress(model, params, precision)
+
+
 def self_test(potential: Potential, precision: Precision) -> None:
     """Compare with the energy and forces stored when the potential was made; RuntimeError if this machine gets others.
 
@@ -94,7 +100,10 @@ def self_test(potential: Potential, precision: Precision) -> None:
 
 
 class Evaluator:
-    """Call it with a Structure. `n_builds` counts neighbour lists, `n_shapes` array shapes (compilations) so far."""
+    """Call it with a Structure. `n_builds` counts neighbour lists, `n_shapes` array shapes (compilations) so far.
+
+    compressed: by the compiled kernel or the compressed model where there is one, `kernel` and `compression` (or None).
+    """
 
     def __init__(
         self,
@@ -124,8 +133,10 @@ class Evaluator:
         with jax.enable_x64(True):
             self._exact = potential.model, jax.device_put(potential.params)
             self._members = jax.device_put({"network": potential.committee.members}) if potential.committee else None
-            found = compress(potential.model, potential.params, precision) if compressed else None
-            self.compression = found and found[0]
+            found = fastest(potential.model, potential.params, precision) if compressed else None
+            fast = found and found[0]
+            self.compression = None if isinstance(fast, KernelMoments) else fast
+            self.kernel = fast if isinstance(fast, KernelMoments) else None
             self._fast = self._exact if found is None else (found[0], jax.device_put(found[1]))
 
     def __call__(self, structure: Structure) -> Evaluation:

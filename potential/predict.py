@@ -2,6 +2,8 @@
 
 Every atom's energy depends on its own pair vectors D only, so one backward pass per block of atoms gives g = dE/dD, and
     F_i = Σ_k (g_ik − g_ki),      stress = (1/V) Σ_i Σ_k D_ik ⊗ g_ik      (symmetrised).
+
+A compiled kernel (`adatom.potential.kernels`) brings its own backward pass, and no second one.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from adatom.potential.geometry import distances, forces_from_pairs, forces_from_rows, pair_vectors, virials_from_pairs
 from adatom.potential.graph import Graph
+from adatom.potential.kernels import KernelMoments
 from adatom.potential.model import EnergyModel
 
 Array = jax.Array
@@ -46,9 +48,35 @@ def predict(model: EnergyModel, params: Any, graph: Graph, *, e0: Array, dtype: 
 
     e0 (species,) is added in the dtype of the positions; the model itself runs in `dtype`. With `block`, graphs of more
     atoms are worked on that many at a time, so that memory does not grow with the model's intermediates; groups of atoms
-    larger than a block must be multiples of it (ValueError).
+    larger than a block must be multiples of it (ValueError). A kernel has the dtype of its parameters and blocks of its own.
     """
-    far, wide = 2.0 * model.cutoff, graph.positions.dtype
+    wide = graph.positions.dtype
+    cell, structure = jnp.asarray(graph.cell), jnp.asarray(graph.structure)
+
+    def total_of(values: Array) -> Array:
+        """Sums over the atoms of each structure."""
+        if graph.n_structures == 1:
+            return values.sum(axis=0, keepdims=True)
+        return jax.ops.segment_sum(values, structure, graph.n_structures)
+
+    if isinstance(model, KernelMoments):
+        energies, forces, virials, nearest = model.rows(params, graph)
+    else:
+        energies, forces, virials, nearest = _by_gradient(model, params, graph, dtype, block)
+    each = zip(jnp.asarray(e0).astype(wide), graph.atom_capacity, strict=True)
+    alone = jnp.concatenate([jnp.broadcast_to(x, n) for x, n in each])
+    atomic = jnp.where(jnp.asarray(graph.atom_mask), energies.astype(wide) + alone, 0.0)
+    volume = jnp.abs(jnp.linalg.det(cell))
+    volume = jnp.where(volume > 1e-6, volume, jnp.ones_like(volume))  # molecules have no cell, and no stress
+    virial = total_of(virials.astype(wide))
+    return Prediction(total_of(atomic), atomic, forces, virial / volume[:, None, None], nearest)
+
+
+def _by_gradient(
+    model: EnergyModel, params: Any, graph: Graph, dtype: Any, block: int | None
+) -> tuple[Array, Array, Array, Array]:
+    """Energies (a,), forces (a, 3), virials (a, 3, 3) and nearest neighbours (a, species) of all rows, in `dtype`."""
+    far = 2.0 * model.cutoff
     positions, cell, structure = (jnp.asarray(x) for x in (graph.positions, graph.cell, graph.structure))
     neighbours, shifts, mask = (jnp.asarray(x) for x in (graph.neighbours, graph.shifts, graph.mask))
 
@@ -65,28 +93,15 @@ def predict(model: EnergyModel, params: Any, graph: Graph, *, e0: Array, dtype: 
             return e.sum(), e
 
         (_, e), g = jax.value_and_grad(total, has_aux=True)(d)
-        e = e.astype(wide) + jnp.asarray(e0).astype(wide)[np.repeat(np.arange(len(atoms)), atoms)]
         return e, g, virials_from_pairs(d, g), _nearest(distances(d), graph.slot_capacity, far)
-
-    def total_of(values: Array) -> Array:
-        """Sums over the atoms of each structure."""
-        if graph.n_structures == 1:
-            return values.sum(axis=0, keepdims=True)
-        return jax.ops.segment_sum(values, structure, graph.n_structures)
 
     reverse = jnp.asarray(graph.reverse)
     if block is None or len(graph.structure) <= block:
         energies, gradients, virials, nearest = rows(0, graph.atom_capacity)
-        forces = forces_from_pairs(gradients, reverse)
-    else:
-        parts = [_in_blocks(rows, t, start, stop, len(graph.atom_capacity), block) for t, start, stop in graph.groups()]
-        energies, gradients, virials, nearest = (jnp.concatenate(x) for x in zip(*parts, strict=True))
-        forces = forces_from_rows(gradients, reverse)
-    atomic = jnp.where(jnp.asarray(graph.atom_mask), energies, 0.0)
-    volume = jnp.abs(jnp.linalg.det(cell))
-    volume = jnp.where(volume > 1e-6, volume, jnp.ones_like(volume))  # molecules have no cell, and no stress
-    virial = total_of(virials.astype(wide))
-    return Prediction(total_of(atomic), atomic, forces, virial / volume[:, None, None], nearest)
+        return energies, forces_from_pairs(gradients, reverse), virials, nearest
+    parts = [_in_blocks(rows, t, start, stop, len(graph.atom_capacity), block) for t, start, stop in graph.groups()]
+    energies, gradients, virials, nearest = (jnp.concatenate(x) for x in zip(*parts, strict=True))
+    return energies, forces_from_rows(gradients, reverse), virials, nearest
 
 
 def energies(model: EnergyModel, params: Any, graph: Graph, *, positions: Array, dtype: Any) -> Array:

@@ -6,12 +6,16 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ase.data import chemical_symbols
 from scipy.interpolate import CubicSpline
 
 from adatom.potential.descriptors import DeepPotentialConfig, SymmetryFunctionsConfig
 from adatom.potential.graph import batch, neighbourhood
 from adatom.potential.interop.deepmd.config import DeepmdConfig, SeA, SeAtten, SeR, SeT, Standard, Switch, Table
 from adatom.potential.interop.deepmd.model import DeepmdModel, constant_shapes
+from adatom.potential.interop.n2p2.config import Compact, Gaussian, N2p2Config, Network
+from adatom.potential.interop.n2p2.config import order as n2p2_order
+from adatom.potential.interop.n2p2.model import N2p2Model
 from adatom.potential.interop.nep.config import NepConfig, ZblConfig
 from adatom.potential.interop.nep.model import NepModel
 from adatom.potential.model import FittingNetConfig, Model, ModelConfig, Statistics
@@ -75,6 +79,12 @@ def deepmd_model(elements):
     return DeepmdModel(DeepmdConfig(elements=elements, terms=(term,)))
 
 
+def deepmd_small(elements):
+    """DeepPot-SE alone."""
+    part = SeA(cutoff=CUTOFF, smooth_cutoff=1.0, sel=(20,) * len(elements), neuron=(2, 4), axis=2, one_side=True)
+    return DeepmdModel(DeepmdConfig(elements=elements, terms=(Standard(descriptors=(part,), widths=(4,)),)))
+
+
 def deepmd_attention(elements):
     """DPA-1 with a table for short distances."""
     part = SeAtten(
@@ -135,6 +145,40 @@ def nep_params(model, seed=0):
     e0, one, none = rng.uniform(-100.0, -1.0, t), np.ones((t, 1)), np.zeros((t, 1))
     statistics = Statistics(e0, np.zeros(t), np.ones(t), none, one, np.zeros((t, t)))
     return {"network": {**network, "constants": constants}, "statistics": statistics}
+
+
+def n2p2_model(elements):
+    """A function of each way to sum: radial and weighted, moments, triplets wide and narrow, of compact support."""
+    a, b = sorted(elements)
+    functions = (
+        Gaussian(kind=2, neighbours=(a,), eta=0.5, shift=1.1, cutoff=CUTOFF),
+        Compact(kind=23, inner=-3.9, cutoff=3.9, core="poly2", asymmetric=True),
+        Gaussian(kind=9, neighbours=(a, b), eta=0.1, shift=0.6, sign=-1.0, zeta=2.0, cutoff=3.8),
+        Gaussian(kind=3, neighbours=(a, b), eta=0.2, sign=1.0, zeta=2.7, cutoff=CUTOFF),
+        Gaussian(kind=13, eta=0.3, sign=-1.0, zeta=4.0, cutoff=3.7),
+        Compact(kind=22, neighbours=(b, b), inner=0.2, cutoff=CUTOFF, left=20.0, right=150.0, core="exp"),
+    )
+    net = Network(widths=(5, 4), activations=("t", "p", "l"))
+    ordered = tuple(sorted(functions, key=n2p2_order))
+    return N2p2Model(
+        N2p2Config(
+            elements=(a, b), functions=(ordered, ordered), networks=(net, net), cutoff_type="poly2", cutoff_alpha=0.1,
+            scaling="scale_center", scale_min=-0.2,
+        )
+    )  # fmt: skip
+
+
+def n2p2_params(model, seed=0):
+    """Random weights, energies of free atoms and ranges of symmetry functions as wide as theirs are."""
+    rng, t = np.random.default_rng(seed), len(model.elements)
+    network = random_weights(model, rng)
+    size = [60.0 if not f.neighbours else 1.0 for f in model.config.functions[0]]
+    for z in model.elements:
+        table = np.stack([0.0 * rng.random(6), rng.uniform(1.0, 2.0, 6), rng.uniform(0.2, 0.6, 6), rng.random(6)], axis=1)
+        network["constants"][chemical_symbols[z]] = table * np.array(size)[:, None]
+    network["constants"] |= {"offset": rng.normal(size=t), "energy": np.array(0.7)}
+    e0, one, none = rng.uniform(-100.0, -1.0, t), np.ones((t, 1)), np.zeros((t, 1))
+    return {"network": network, "statistics": Statistics(e0, np.zeros(t), np.ones(t), none, one, np.zeros((t, t)))}
 
 
 def make_potential(elements=(14,), descriptor=None, seed=0, golden=False, **settings):

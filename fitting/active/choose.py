@@ -10,7 +10,12 @@ import ase
 import numpy as np
 
 from adatom.fitting.active.config import Rule
-from adatom.fitting.active.diversity import farthest_points, greedy_determinant, standardised
+from adatom.fitting.active.diversity import (
+    deviation_weighted_determinant,
+    farthest_points,
+    greedy_determinant,
+    standardised,
+)
 from adatom.fitting.active.selection import Fractions, Verdict, Window, broken, classify, fractions, highest, random_within
 
 Array = np.ndarray
@@ -48,19 +53,24 @@ def choose(
     candidates = np.flatnonzero((verdicts == Verdict.CANDIDATE) & sound)
     if len(candidates) > CROWD:
         candidates = np.sort(np.random.default_rng(seed).permutation(candidates)[:CROWD])
-    picked = [int(candidates[k]) for k in _pick(rule, deviation[candidates], features[candidates], labelled, count, seed)]
+    found = _pick(rule, deviation[candidates], features[candidates], labelled, count, seed, window.lower)
+    picked = [int(candidates[k]) for k in found]
     above = np.flatnonzero((verdicts == Verdict.FAILED) & sound & np.isfinite(deviation))
     more = [int(k) for k in above[np.argsort(deviation[above], kind="stable")][: max(0, count - len(candidates))]]
     return Choice(picked + more, fractions(verdicts), dict(reasons), len(more))
 
 
-def _pick(rule: Rule, deviation: Array, features: Array, labelled: Array, count: int, seed: int) -> Sequence[int] | Array:
+def _pick(
+    rule: Rule, deviation: Array, features: Array, labelled: Array, count: int, seed: int, accepted: float
+) -> Sequence[int] | Array:  # fmt: skip
     allowed = np.ones(len(deviation), dtype=bool)
     if rule == "random":
         return random_within(allowed, count, seed=seed)
     if rule == "highest" or len(deviation) <= count:
         return highest(deviation, allowed, count)
     x, y = standardised(features, labelled)
+    if rule == "weighted":
+        return deviation_weighted_determinant(x, deviation, count, noise=max(accepted, 1e-9))
     return (greedy_determinant if rule == "determinant" else farthest_points)(x, count, labelled=y)
 
 

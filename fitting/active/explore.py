@@ -7,6 +7,7 @@ constant volume. A run whose largest σ of a force reaches the upper threshold, 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,12 +25,13 @@ from adatom.potential.potential import Potential
 
 class Explored(NamedTuple):
     """frames, with `config_type` and `origin` in info; deviation (frames,) eV/Å, the largest σ of a force; run (frames,);
-    ended (runs,): why a run ended early, or ""."""
+    ended (runs,): why a run ended early, or ""; sigma (all explored frames,) eV/Å: those below `lower` are not in frames."""
 
     frames: list[ase.Atoms]
     deviation: np.ndarray
     run: np.ndarray
     ended: list[str]
+    sigma: np.ndarray
 
 
 def starting_structures(config: ExploreConfig, seed: int) -> list[ase.Atoms]:
@@ -47,9 +49,13 @@ def starting_structures(config: ExploreConfig, seed: int) -> list[ase.Atoms]:
 
 
 def explore(
-    potential: Potential, config: ExploreConfig, *, seed: int, iteration: int, upper: float, folder: Path
+    potential: Potential, config: ExploreConfig, *, seed: int, iteration: int, upper: float, folder: Path, lower: float = 0.0,
+    bias: float = 0.0,
 ) -> Explored:  # fmt: skip
-    """Trajectories go to `folder`, over what was there. Deterministic in seed and iteration (on one kind of machine)."""
+    """Trajectories go to `folder`, over what was there. Deterministic in seed and iteration (on one kind of machine).
+
+    bias: τ, atoms move on E − τ σ_E (`adatom.md.field`).
+    """
     structures = starting_structures(config, seed)
     rng = np.random.default_rng([seed, iteration])
     offset = (iteration - 1) * config.runs
@@ -63,6 +69,7 @@ def explore(
     deviation: list[float] = []
     run: list[int] = []
     ended = [""] * config.runs
+    sigma: list[float] = []
     solid = [bool(structures[k].pbc.all()) for k in chosen]
     for ensemble, wanted in (("npt", True), ("nvt", False)):
         members = [r for r in range(config.runs) if solid[r] == wanted]
@@ -78,12 +85,14 @@ def explore(
             given |= {"pressure_GPa": tuple(pressures[r] for r in members)}
         starts = [_at_rest(structures[chosen[r]]) for r in members]
         found = simulate_many(
-            potential, starts, Settings(**given), trajectory=folder / f"{ensemble}.extxyz", overwrite=True, on_stop="return"
+            potential, starts, Settings(**given), trajectory=folder / f"{ensemble}.extxyz", overwrite=True, on_stop="return",
+            bias=bias,
         )
         for r, start, summary, t in zip(members, starts, found, hot, strict=True):
             at = f"{t:g} K" + (f", {pressures[r]:g} GPa" if ensemble == "npt" else "")
-            visited, spreads = _visited(summary)
-            for k, (atoms, spread) in enumerate(zip(visited, spreads, strict=True)):
+            visited = _visited(summary, lower)
+            sigma += [row.max_spread_eV_A for row in summary.rows]
+            for k, atoms, spread in visited:
                 info = structures[chosen[r]].info
                 atoms.info = {
                     "config_type": info["config_type"], "origin": f"{info['origin']}; run {r}, {ensemble} {at}, frame {k}"
@@ -93,7 +102,7 @@ def explore(
                 run.append(r)
             ended[r] = "" if summary.stop is None else summary.stop.guard
             assert len(start) == len(summary.atoms)
-    return Explored(frames, np.array(deviation), np.array(run, dtype=int), ended)
+    return Explored(frames, np.array(deviation), np.array(run, dtype=int), ended, np.array(sigma))
 
 
 def duration_ps(config: ExploreConfig, iteration: int) -> float:
@@ -113,16 +122,21 @@ def _at_rest(atoms: ase.Atoms) -> ase.Atoms:
     return out
 
 
-def _visited(summary: MDSummary) -> tuple[list[ase.Atoms], list[float]]:
-    """Frames of the trajectory and of the stop, if it was the spread that stopped it, with the largest σ of a force of each."""
+def _visited(summary: MDSummary, lower: float) -> list[tuple[int, ase.Atoms, float]]:
+    """(number, frame, largest σ of a force) of the frames with a σ of at least `lower`, and of the one that stopped the run, if
+    it was the spread that did: σ = ∞."""
     assert summary.trajectory is not None
-    frames = ase.io.read(summary.trajectory, ":") if summary.trajectory.stat().st_size else []
-    assert isinstance(frames, list)
-    spreads = [row.max_spread_eV_A for row in summary.rows][: len(frames)]
-    frames = frames[: len(spreads)]
-    for atoms in frames:
+    spreads = [row.max_spread_eV_A for row in summary.rows]
+    wanted = [k for k, x in enumerate(spreads) if not x < lower]
+    lines = summary.trajectory.read_text().splitlines(keepends=True)
+    n = len(summary.atoms) + 2
+    assert len(lines) == n * len(spreads)
+    text = "".join(line for k in wanted for line in lines[n * k : n * (k + 1)])
+    found = ase.io.read(io.StringIO(text), ":", format="extxyz") if wanted else []
+    assert isinstance(found, list)
+    for atoms in found:
         atoms.calc = None
+    frames = [(k, atoms, spreads[k]) for k, atoms in zip(wanted, found, strict=True)]
     if summary.stop is not None and summary.stop.guard == "spread":
-        frames.append(summary.stop.offending)
-        spreads.append(float("inf"))
-    return frames, spreads
+        frames.append((len(spreads), summary.stop.offending, float("inf")))
+    return frames

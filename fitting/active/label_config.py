@@ -88,6 +88,9 @@ class LabelConfig(_Section):
     cores: Annotated[int, Field(ge=1, description="of one calculation; sets threads unless there is a launcher")] = 1
     timeout_minutes: Annotated[Positive, Field(le=1e6, description="of one calculation")] = 1440.0
     attempts: Annotated[int, Field(ge=1, le=100, description="before a calculation counts as failed")] = 2
+    patience_minutes: Annotated[
+        Positive, Field(le=1e6, description="without any label being computed (jobs held, SLURM gone), until it is given up")
+    ] = 1440.0
     executor: Literal["local", "slurm"] = "local"
     poll_seconds: Annotated[float, Field(ge=0.0, le=3600.0, description="0: 0.2 local, 10 slurm")] = 0.0
     root: Annotated[str, Field(description="what ./paths in strings are relative to; empty: the folder of the config")] = ""
@@ -131,6 +134,11 @@ class LabelConfig(_Section):
     def job_minutes(self) -> int:
         """Time limit to ask of the batch system, min."""
         return self.slurm.minutes or math.ceil(self.timeout_minutes) + 5
+
+    @property
+    def longest_seconds(self) -> float:
+        """After which a calculation has been ended by its supervisor, or its job by the batch system."""
+        return 60.0 * (self.job_minutes if self.executor == "slurm" else self.timeout_minutes) + 120.0
 
     def job(self) -> dict[str, Any]:
         """What a worker needs to know, as JSON; strings that begin with ./ or ../ are made absolute."""

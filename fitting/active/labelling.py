@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ase
 import numpy as np
 
-from adatom.fitting.active.executors import Job, SubmitError, Unreachable, job_of, make_executor, prepare
+from adatom.fitting.active.executors import make_executor
+from adatom.fitting.active.jobs import Job, SubmitError, Unreachable, job_of, prepare
 from adatom.fitting.active.label_checks import check_label, check_structure
 from adatom.fitting.active.label_config import LabelConfig
 from adatom.fitting.active.ledger import Calculation, Ledger
+from adatom.fitting.active.patience import Alive, Patience
 
 Say = Callable[[str], None]
-USUAL_EXPONENT = 2.0
-"""Cost ∝ atoms**2 is assumed until labels of two sizes are done: between small and large cells in plane waves."""
 SUBMIT_TRIALS = 3
 AT_ONCE = 64  # queued calculations looked at in one round, beyond those that find a worker
 LATER_SUSPICION = 10  # labels that may fail alike before we stop, where labels have been made with these settings before
@@ -49,8 +48,9 @@ def label(
 ) -> Labelled:
     """Compute what is queued in the ledger, in folders below `folder`, until nothing is queued or running or stop() says so.
 
-    A failed calculation is tried `attempts` times and never ends the loop. Raises LabelError where nothing can be started, or
-    where all of the first calculations fail with one error. Ctrl-C and `stop` leave jobs running; the next call finds them.
+    A failed calculation is tried `attempts` times and never ends the loop. Raises LabelError where nothing can be started,
+    where all of the first calculations fail with one error, or where nothing was computed for `patience_minutes`: nodes drained,
+    jobs held, SLURM gone. That, Ctrl-C and `stop` leave jobs where they are; the next call finds them.
     """
     if config.fingerprint != ledger.settings:
         raise ValueError(f"the ledger was opened for settings {ledger.settings}, the config has {config.fingerprint}")
@@ -69,6 +69,7 @@ def label(
                 say(f"{adopted} calculations that were queued or failed with other settings are queued with the present ones")
             if not run.submit(running) or (stop is not None and stop()):
                 break
+            run.require_progress()
             time.sleep(config.seconds_between_polls)
     except KeyboardInterrupt:
         n = ledger.counts()["running"]
@@ -87,25 +88,6 @@ def cancel(ledger: Ledger, config: LabelConfig, folder: str | Path) -> int:
     return len(running)
 
 
-def estimate(config: LabelConfig, structures: Sequence[ase.Atoms], ledger: Ledger) -> float | None:
-    """Rough cost of labelling these structures, core hours; those done already are free. None while nothing is known.
-
-    log t = a + b log N is fitted to the labels done with these settings, 1 ≤ b ≤ 3.
-    """
-    if config.fingerprint != ledger.settings:
-        raise ValueError(f"the ledger was opened for settings {ledger.settings}, the config has {config.fingerprint}")
-    known = ledger.costs()
-    if not known:
-        return None
-    x, y = np.log([n for n, _ in known]), np.log([t for _, t in known])
-    slope = float(np.polyfit(x, y, 1)[0]) if np.ptp(x) > 0.1 else USUAL_EXPONENT
-    slope = min(max(slope, 1.0), 3.0)
-    offset = float(np.median(y - slope * x))
-    found = (ledger.find(atoms) for atoms in structures)
-    sizes = [len(atoms) for atoms, c in zip(structures, found, strict=True) if c is None or c.state != "done"]
-    return float(sum(np.exp(offset) * n**slope for n in sizes)) / 3600.0
-
-
 class _Run:
     """One call of `label`: what it works with, and what it remembers of the jobs that ended."""
 
@@ -118,23 +100,28 @@ class _Run:
         self.proved = False
         self.refused = 0  # submissions in a row
         self.said: set[str] = set()
+        self.patience = Patience(60.0 * config.patience_minutes, config.longest_seconds, say)
+        self.settled = 0  # attempts that ended, for better or worse
+        self.alive: dict[str, Alive] = {}
+        self.trouble = ""  # what hindered the latest round
 
     def collect(self) -> int:
         """Settle what has ended since the last look; returns how many still run."""
         running = [(c, self._job(c)) for c in self.ledger.rows("running")]
+        self.trouble = ""
         try:
-            alive = self.executor.alive([job for _, job in running])
+            self.alive = self.executor.alive([job for _, job in running])
         except Unreachable as error:
             self._say_once(f"{error}: waiting for it to answer")
-            alive = {job.name: job.id for _, job in running}
+            self.alive, self.trouble = {job.name: Alive(job.id) for _, job in running}, str(error)
         count = 0
         for c, job in running:  # files are looked at after `alive`: who ends in between has left a file
             if self._settle(c, job):
                 continue
-            if job.name in alive:
+            if job.name in self.alive:
                 count += 1
-                if not job.id and alive[job.name]:  # a driver died before it could store this
-                    self.ledger.submitted(c.hash, alive[job.name])
+                if not job.id and self.alive[job.name].id:  # a driver died before it could store this
+                    self.ledger.submitted(c.hash, self.alive[job.name].id)
             elif job.id:
                 self._failed(c, job, "lost", self.executor.ending(job))
             else:  # a driver died between telling the ledger and starting the job
@@ -161,6 +148,13 @@ class _Run:
             free -= 1
         return running > 0 or bool(queued)
 
+    def require_progress(self) -> None:
+        """LabelError where all has stood still for too long."""
+        reason = self.patience.lost(self.settled, self.alive, self.trouble)
+        if reason:
+            left = sum(self.ledger.counts()[x] for x in ("queued", "running"))
+            raise LabelError(f"{reason}; {left} labels are left: jobs stay where they are, the same command collects them")
+
     def _job(self, c: Calculation, attempt: int = 0) -> Job:
         return job_of(c, self.folder, self.ledger.identity, attempt=attempt)
 
@@ -171,6 +165,7 @@ class _Run:
             self.ledger.submitted(c.hash, self.executor.submit(job))
         except (SubmitError, Unreachable) as error:
             self.ledger.put_back(c.hash)
+            self.trouble = str(error)
             self._say_once(f"{error}: trying again")
             self.refused += isinstance(error, SubmitError)
             if self.refused >= SUBMIT_TRIALS and not self.ledger.counts()["running"]:
@@ -194,6 +189,7 @@ class _Run:
         if not result or result.get("hash") != c.hash or np.shape(result["forces"]) != (len(c.structure), 3):
             return False
         self.proved = True
+        self.settled += 1
         others = self.ledger.energies(c.structure) if c.settings == self.ledger.settings else []
         reason = check_label(result, c.structure, self.config.checks, others)
         self.ledger.done(c.hash, result, rejected=reason)
@@ -209,6 +205,7 @@ class _Run:
 
     def _failed(self, c: Calculation, job: Job, kind: str, reason: str) -> None:
         text = f"{reason}; output in {job.folder}"
+        self.settled += 1
         self.ended["failed"] += self.ledger.fail(c.hash, text, attempts=self.config.attempts, counted=kind != "cancelled")
         if reason not in self.said:
             self.said.add(reason)

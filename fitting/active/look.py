@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adatom.fitting.batches import Bucket, assemble, chunks, make_buckets, neighbourhoods
+from adatom.fitting.batches import ONCE, Bucket, assemble, make_buckets, neighbourhoods, portions
 from adatom.fitting.dataset import Frame, Labels
 from adatom.fitting.metrics import ATOMS
 from adatom.potential.committee import spread
@@ -36,24 +36,28 @@ class Look(NamedTuple):
 
 def look(potential: Potential, frames: Sequence[ase.Atoms]) -> Look:
     """In float32. Raises ValueError for elements the potential does not know, and where it has no committee."""
+    unlabelled = [Frame(from_atoms(x), Labels(None, None, None)) for x in frames]
+    if not frames:
+        return look_at(potential, [], 0)
+    items = neighbourhoods(unlabelled, potential.model.elements, potential.model.cutoff)
+    return look_at(potential, make_buckets(unlabelled, items, worth=ONCE), len(frames))
+
+
+def look_at(potential: Potential, buckets: Sequence[Bucket], n: int) -> Look:
+    """The same for the frames of buckets, whose numbers are below n."""
     if potential.committee is None:
         raise ValueError("the potential knows nothing about its own error: fit it with [uncertainty] kind other than 'none'")
     model, scale = potential.model, potential.committee.scales[1]
     if not isinstance(model, Model):
         raise ValueError("active learning tells structures apart by the descriptors of adatom's own models, this is another's")
     d = model.config.descriptor.n_features(len(model.elements)) * len(model.elements)
-    out = Look(np.zeros((len(frames), d)), np.zeros(len(frames)), np.zeros(len(frames)))
-    unlabelled = [Frame(from_atoms(x), Labels(None, None, None)) for x in frames]
-    if not frames:
-        return out
-    items = neighbourhoods(unlabelled, model.elements, model.cutoff)
-    for bucket in make_buckets(unlabelled, items):
-        size = min(len(bucket), max(1, ATOMS // sum(bucket.atom_capacity)))
-        for rows, present in chunks(np.arange(len(bucket)), size):
+    out = Look(np.zeros((n, d)), np.zeros(n), np.zeros(n))
+    for bucket in buckets:
+        for part, index, present in portions(bucket, ATOMS):
             with jax.enable_x64(True):
-                found = _look(model, potential.params, {"network": potential.committee.members}, bucket, rows, present)
+                members, every = {"network": potential.committee.members}, np.arange(len(present))
+                found = _look(model, potential.params, members, part, every, present)
             features, deviation, mean = (np.asarray(x, dtype=np.float64)[present] for x in found)
-            index = np.asarray(bucket.frame)[rows[present]]
             out.features[index], out.deviation[index], out.mean[index] = features, scale * deviation, scale * mean
     return out
 

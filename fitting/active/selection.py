@@ -71,6 +71,14 @@ def fractions(verdicts: Indices) -> Fractions:
     return Fractions(float(share[0]), float(share[1]), float(share[2]), int(counts.sum()))
 
 
+def diluted(share: Fractions, accurate: int) -> Fractions:
+    """With so many more frames that are accurate."""
+    frames = share.frames + accurate
+    counts = [x * share.frames for x in share[:3]]
+    parts = [x / max(1, frames) for x in (counts[0] + accurate, *counts[1:])]
+    return Fractions(parts[0], parts[1], parts[2], frames)
+
+
 def adaptive_thresholds(
     validation_force_rmse: float, *, lower_factor: float = 2.5, upper_factor: float = 10.0, least_lower: float = 0.05,
     most_lower: float = 0.25, least_width: float = 0.15,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,16 +30,23 @@ def recognise(path: str | Path) -> str:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     for family in PROGRAMS:
-        if find_spec(f"adatom.potential.interop.{family}") and _module(family).recognise(path):
+        if _module(family).recognise(path):
             return family
     raise ModelFileError(
         f"{path}: not recognised as a model of {', '.join(PROGRAMS.values())}; name the family with --from {'|'.join(PROGRAMS)}"
     )
 
 
-def read(paths: str | Path | Sequence[str | Path], family: str | None = None) -> Potential:
+def read(
+    paths: str | Path | Sequence[str | Path],
+    family: str | None = None,
+    *,
+    length_unit: str | None = None,
+    energy_unit: str | None = None,
+) -> Potential:
     """One model, or several of one family as a committee (the first moves the atoms), with its self-test.
 
+    length_unit, energy_unit: of n2p2's files, which do not say it ("angstrom" or "bohr", "eV" or "hartree"); no other family's.
     Raises FileNotFoundError, or ModelFileError with one line: what is damaged, or which key asks for something unsupported.
     """
     listed = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
@@ -54,8 +60,15 @@ def read(paths: str | Path | Sequence[str | Path], family: str | None = None) ->
             raise FileNotFoundError(f"{p}: no such file or folder")
     if len(found) > 1:
         raise ModelFileError(f"a committee needs models of one family, these are of {', '.join(sorted(found))}")
-    reader = _module(found.pop())
-    potential = together([reader.read(p) for p in listed], [str(p) for p in listed])
+    name = found.pop()
+    reader = _module(name)
+    if name == "n2p2":
+        models = [reader.read(p, length_unit=length_unit, energy_unit=energy_unit) for p in listed]
+    elif length_unit or energy_unit:
+        raise ValueError(f"files of {PROGRAMS[name]} have units of their own: leave length_unit and energy_unit out")
+    else:
+        models = [reader.read(p) for p in listed]
+    potential = together(models, [str(p) for p in listed])
     info = {**potential.info, "source": [p.name for p in listed]}
     return replace(potential, info=info, golden=golden(potential))
 

@@ -21,7 +21,7 @@ linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pinning
 def run_script(root: Path, *arguments: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(root / ".typings")}
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
     return done.stdout
 

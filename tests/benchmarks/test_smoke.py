@@ -18,7 +18,7 @@ from adatom.potential.model import Model, ModelConfig, Statistics
 def run_script(root: Path, *arguments: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(root / ".typings")}
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 

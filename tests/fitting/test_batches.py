@@ -16,8 +16,9 @@ from helpers import FAST, awkward_structures, evaluate_all, make_model, make_par
 from adatom.fitting.batches import Bucket, Targets, _cuts, assemble, make_buckets, neighbourhoods
 from adatom.fitting.config import LossConfig, TrainingConfig
 from adatom.fitting.dataset import Frame, Labels
+from adatom.fitting.sizes import eighths, few
 from adatom.fitting.statistics import make_statistics
-from adatom.fitting.train import Problem, TrainState, make_optimiser, make_step
+from adatom.fitting.train import Problem, TrainState, _evaluate, _step, evaluate, make_optimiser, make_step
 from adatom.potential.graph import Graph
 from adatom.potential.model import Model
 from adatom.potential.predict import Prediction, predict
@@ -172,13 +173,14 @@ def test_the_plan_holds_every_frame_once(model: Model, frames: list[Frame], max_
     items = neighbourhoods(frames, ELEMENTS, model.cutoff)
     plan = make_buckets(frames, items, max_buckets)
     assert 1 <= len(plan) <= max_buckets
-    assert sorted(np.concatenate([b.frame for b in plan]).tolist()) == list(range(len(frames)))
+    assert sorted(np.concatenate([b.frame[: len(b)] for b in plan]).tolist()) == list(range(len(frames)))
     for b in plan:
-        for k in b.frame:
+        assert (b.frame[len(b) :] == -1).all()
+        for k in b.frame[: len(b)]:
             assert (np.array(b.atom_capacity) >= items[k].atom_counts).all()
             assert (np.array(b.slot_capacity) >= items[k].slot_counts).all()
-        assert b.positions.shape == (len(b), sum(b.atom_capacity), 3)
-        assert b.mask.shape == (len(b), sum(b.atom_capacity), sum(b.slot_capacity))
+        assert b.positions.shape == (few(len(b)), sum(b.atom_capacity), 3)
+        assert b.mask.shape == (few(len(b)), sum(b.atom_capacity), sum(b.slot_capacity))
 
 
 def padded(cost: np.ndarray, cuts: tuple[int, ...]) -> float:
@@ -223,8 +225,7 @@ def test_an_epoch_compiles_at_most_one_step_a_bucket() -> None:
     statistics = make_statistics(model, network, frames, items, buckets, np.zeros(1))
     every, none = [np.arange(len(b)) for b in buckets], [np.arange(0) for _ in buckets]
     problem = Problem(model, statistics, buckets, every, none, LossConfig(), TrainingConfig(batch_atoms=20, epochs=2))
-    step = make_step(problem, 100)
-    compiled = next(c.cell_contents for c in step.__closure__ if hasattr(c.cell_contents, "_cache_size"))  # type: ignore[union-attr]
+    step, before = make_step(problem, 100), _step._cache_size()
     optimiser = make_optimiser(problem.training, 100).init(network)
     state = TrainState(network, network, network, optimiser, np.zeros((), dtype=np.int32))
     state = jax.device_put(state)
@@ -234,7 +235,7 @@ def test_an_epoch_compiles_at_most_one_step_a_bucket() -> None:
         for k, index, present in order:
             state, _, value = step(state, k, index, present)
             assert np.isfinite(float(value))
-    assert compiled._cache_size() == 2
+    assert _step._cache_size() == before + 2
     assert int(state.step) == 2 * problem.steps_per_epoch
 
 
@@ -257,3 +258,40 @@ def test_an_epoch_visits_every_training_frame_once_in_an_order_of_its_own(model:
     assert visits(1, 0) == visits(1, 0)
     assert visits(1, 0) != visits(1, 1)
     assert visits(1, 0) != visits(2, 0)
+
+
+def test_few_sizes() -> None:
+    """Never too small, never much too large, and few."""
+    for size, sizes, slack in ((few, 45, 1.5), (eighths, 60, 1.13)):
+        found = [size(n) for n in range(1, 2001)]
+        assert all(n <= x for n, x in enumerate(found, 1))
+        assert max(x / n for n, x in enumerate(found, 1) if n > 32) < slack
+        assert len(set(found)) < sizes
+        assert [size(x) for x in found] == found
+    assert (few(0), eighths(0)) == (0, 0)
+
+
+def test_a_little_more_data_compiles_nothing() -> None:
+    """20 frames and 24, another seed, another number of steps: one compiled step, and one of evaluation."""
+    model = make_model((13,), DESCRIPTOR, widths=(4,))
+    rng = np.random.default_rng(0)
+    frames = []
+    for k in range(24):
+        s = Structure(np.full(4, 13), rng.uniform(0.0, 4.4, (4, 3)), (4.4 + 0.01 * k) * np.eye(3), np.ones(3, dtype=bool))
+        frames.append(Frame(s, Labels(4.0, np.zeros((4, 3)), np.zeros((3, 3)))))
+    network = model.init(jax.random.key(0))
+    before = _step._cache_size(), _evaluate._cache_size()
+    for seed, n in enumerate((20, 24)):
+        items = neighbourhoods(frames[:n], model.elements, model.cutoff)
+        buckets = make_buckets(frames[:n], items, 1)
+        statistics = make_statistics(model, network, frames[:n], items, buckets, np.zeros(1))
+        rows = np.arange(n)
+        training = TrainingConfig(batch_atoms=32, epochs=3 + seed, seed=seed)
+        problem = Problem(model, statistics, buckets, [rows[4:]], [rows[:4]], LossConfig(), training)
+        total = 3 * problem.steps_per_epoch
+        step = make_step(problem, total)
+        state = TrainState(network, network, network, make_optimiser(training, total).init(network), jnp.zeros((), jnp.int32))
+        for k, index, present in problem.batches(0):
+            state, _, _ = step(state, k, index, present)
+        evaluate(problem, state.average, problem.valid)
+    assert (_step._cache_size(), _evaluate._cache_size()) == (before[0] + 1, before[1] + 1)

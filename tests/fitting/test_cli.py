@@ -255,7 +255,7 @@ def test_help_imports_no_jax_and_is_quick() -> None:
         "print([m for m in ('jax', 'numpy', 'ase', 'matplotlib', 'pydantic') if m in sys.modules])"
     )
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.splitlines()[-1] == "[]"
     for verb in VERBS:
         assert re.search(rf"^ +{verb} ", done.stdout, re.M)
@@ -264,7 +264,7 @@ def test_help_imports_no_jax_and_is_quick() -> None:
 
 def test_version() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "adatom.fitting.cli", "--version"], capture_output=True, text=True, check=True,
+        [sys.executable, "-m", "adatom.fitting.cli", "--version"], capture_output=True, text=True, check=True, timeout=300,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
     assert re.fullmatch(

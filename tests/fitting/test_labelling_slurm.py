@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 from test_labelling import Slow, chain, wait_for
 
-from adatom.fitting.active.executors import SlurmExecutor, job_of, prepare
+from adatom.fitting.active.jobs import job_of, prepare
 from adatom.fitting.active.label_config import LabelConfig
 from adatom.fitting.active.labelling import LabelError, Labelled, label
 from adatom.fitting.active.ledger import Ledger
+from adatom.fitting.active.slurm import SlurmExecutor
 
 CONFIG = """
 ClusterName=adatomtest
@@ -57,6 +58,11 @@ PartitionName=debug Nodes=localhost Default=YES MaxTime=INFINITE State=UP OverSu
 """
 
 
+def ask(*command: str) -> str:
+    """What a program prints; one that does not come back fails the test."""
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL).stdout
+
+
 def free_ports() -> list[int]:
     sockets = [socket.socket() for _ in range(2)]
     for s in sockets:
@@ -85,7 +91,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (root / "slurm.conf").write_text(text)
     patch = pytest.MonkeyPatch()
     patch.setenv("SLURM_CONF", str(root / "slurm.conf"))
-    subprocess.run(["mungekey", "--create", f"--keyfile={root}/munge.key"], check=True)
+    subprocess.run(["mungekey", "--create", f"--keyfile={root}/munge.key"], check=True, timeout=60)
     files = [f"--{k}={root}/munge.{k.removesuffix('-file').removeprefix('key')}" for k in ("pid-file", "log-file", "seed-file")]
     daemons = [
         ["munged", "--foreground", "--force", f"--socket={root}/munge.socket", f"--key-file={root}/munge.key", *files],
@@ -96,29 +102,31 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     try:
         for command in daemons:
             with open(root / f"{command[0]}.out", "w") as out:
-                running.append(subprocess.Popen(command, stdout=out, stderr=out))
+                running.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out))
             time.sleep(0.5)
         end = time.monotonic() + 30.0
-        while "idle" not in subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False).stdout:
+        while "idle" not in ask("sinfo", "-h", "-o", "%T"):
             if time.monotonic() > end or any(p.poll() is not None for p in running):
                 text = "".join(p.read_text(errors="replace")[-600:] for p in sorted(root.glob("*.out")))
                 pytest.fail(f"SLURM is installed but does not start here: {' '.join(text.split())}")
             time.sleep(0.3)
         yield root
-        subprocess.run(["scancel", "--user", str(os.getuid())], check=False, timeout=30)
+        ask("scancel", "--user", str(os.getuid()))
     finally:
         for p in reversed(running):
-            p.send_signal(signal.SIGTERM)
+            p.send_signal(signal.SIGCONT)
+            p.terminate()
             try:
                 p.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 p.kill()
-                p.wait()
+                p.wait(timeout=10)
         patch.undo()
 
 
 def on_slurm(slow: Slow, *, seconds: float = 0.0, **more: object) -> LabelConfig:
     given = {"executor": "slurm", "poll_seconds": 0.5, "workers": 3, "attempts": 1, "timeout_minutes": 0.1}
+    given["patience_minutes"] = 1.0
     return slow.config(seconds=seconds, **given | more)
 
 
@@ -153,11 +161,11 @@ def test_cancelled_and_forgotten(tmp_path: Path) -> None:
         assert ledger[lost].job == ""
         assert label(ledger, config, folder, say=lambda _: None, stop=lambda: True) == Labelled(left=2)
         wait_for(lambda: (folder / f"{killed[:12]}-1" / "stderr.txt").exists())
-        subprocess.run(["scancel", ledger[killed].job], check=True)
+        ask("scancel", ledger[killed].job)
         assert label(ledger, config, folder, say=lambda _: None) == Labelled(done=1, failed=1)
         assert "stopped by SIG" in ledger[killed].reason or "CANCELLED" in ledger[killed].reason
         assert (ledger[lost].state, ledger[lost].attempt, ledger[lost].job) == ("done", 1, number)
-    names = subprocess.run(["squeue", "-h", "--states=all", "-o", "%j %i"], capture_output=True, text=True, check=True).stdout
+    names = ask("squeue", "-h", "--states=all", "-o", "%j %i")
     assert [x.split()[1] for x in names.splitlines() if x.startswith(job.name)] == [number]
     assert set(slow.finished().values()) == {1}
 
@@ -174,6 +182,31 @@ def test_refused(tmp_path: Path) -> None:
             label(ledger, config, tmp_path / "jobs", say=lambda _: None)
         assert "\n" not in str(error.value)
         assert (ledger[c.hash].state, ledger[c.hash].attempt) == ("queued", 0)
+
+
+def test_nothing_is_waited_for_for_ever(slurm: Path, tmp_path: Path) -> None:
+    """A drained node, a job held, a controller that does not answer: said, given up with the reason, and gone on with later."""
+    config = on_slurm(Slow(tmp_path), patience_minutes=0.05)
+    folder, said = tmp_path / "jobs", list[str]()
+    with Ledger(tmp_path / "ledger.sqlite", settings=config.fingerprint) as ledger:
+        c = ledger.add(chain("Ne"), iteration=0, origin={})
+        ask("scontrol", "update", "nodename=localhost", "state=drain", "reason=test")
+        with pytest.raises(LabelError, match=r"no label was computed for 0.05 min .*: SLURM job \d+ is PENDING .*DRAINED"):
+            label(ledger, config, folder, say=said.append)
+        assert said[-1].startswith("no label is computed: SLURM job ")
+        number = ledger[c.hash].job
+        ask("scontrol", "hold", number)
+        ask("scontrol", "update", "nodename=localhost", "state=resume")
+        with pytest.raises(LabelError, match=f"SLURM job {number} is PENDING .*[Hh]eld"):
+            label(ledger, config, folder, say=said.append)
+        pid = int((slurm / "slurmctld.pid").read_text())
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(LabelError, match=r"no label was computed .*: squeue: .*; 1 labels are left: jobs stay"):
+            label(ledger, config, folder, say=said.append)
+        os.kill(pid, signal.SIGCONT)
+        ask("scontrol", "release", number)
+        assert label(ledger, on_slurm(Slow(tmp_path)), folder, say=said.append) == Labelled(done=1)
+        assert (ledger[c.hash].attempt, ledger[c.hash].job) == (1, number)
 
 
 def test_no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

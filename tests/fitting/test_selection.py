@@ -17,7 +17,16 @@ from adatom.fitting.active.diversity import (
     standardised,
     without_duplicates,
 )
-from adatom.fitting.active.selection import Verdict, adaptive_thresholds, broken, classify, fractions, highest, random_within
+from adatom.fitting.active.selection import (
+    Verdict,
+    adaptive_thresholds,
+    broken,
+    classify,
+    diluted,
+    fractions,
+    highest,
+    random_within,
+)
 
 A, C, F = Verdict.ACCURATE, Verdict.CANDIDATE, Verdict.FAILED
 
@@ -44,6 +53,8 @@ def test_windows_have_the_lower_edge_inside_and_nan_fails() -> None:
     assert verdict.tolist() == [A, A, C, C, F, F, F, F]
     assert fractions(verdict) == (0.25, 0.25, 0.5, 8)
     assert fractions(np.empty(0, dtype=np.int64)) == (0.0, 0.0, 0.0, 0)
+    assert diluted(fractions(verdict), 8) == (0.625, 0.125, 0.25, 16)
+    assert diluted(fractions(np.empty(0, dtype=np.int64)), 0) == (0.0, 0.0, 0.0, 0)
     assert classify(np.ones((2, 3)), 0.5, 2.0).shape == (2, 3)
     with pytest.raises(ValueError, match="0 ≤ lower ≤ upper"):
         classify(epsilon, 0.2, 0.1)

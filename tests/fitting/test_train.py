@@ -373,11 +373,11 @@ def test_killed_at_any_moment(tmp_path: Path, cache: Path) -> None:
 
     often = ["--set", "training.checkpoint_seconds=1e-3"]
     first = killed("--train", "train.xyz", "--out", "out", *settings, *often)
-    _, err, code = killed.stop_after(first, 5, signal.SIGKILL)
+    _, err, code = killed.stop_after(first, 3, signal.SIGKILL)
     assert code == -signal.SIGKILL, err
-    _, err, code = killed.stop_after(killed("--resume", "--out", "out"), 23, signal.SIGKILL)
+    _, err, code = killed.stop_after(killed("--resume", "--out", "out"), 6, signal.SIGKILL)
     assert code == -signal.SIGKILL, err
-    out, err, code = killed.stop_after(killed("--resume", "--out", "out"), 11, signal.SIGINT)
+    out, err, code = killed.stop_after(killed("--resume", "--out", "out"), 3, signal.SIGINT)
     assert code == 130, err
     said = err.strip().splitlines()[-1]
     assert re.fullmatch(

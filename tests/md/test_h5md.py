@@ -14,7 +14,7 @@ from ase import units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from adatom.md import h5md
+from adatom.md import h5md, hdf5_killed
 from adatom.md.trajectory import open_writer, read_frames
 
 h5py = pytest.importorskip("h5py", reason="pip install 'adatom[h5md]'")
@@ -200,8 +200,35 @@ def test_a_file_left_open_says_so_and_is_whole_for_those_who_ask_rightly(tmp_pat
         assert file["particles/all/position/value"].shape == (1, 4, 3)
 
 
+def test_a_torn_block_is_an_error_and_no_endless_wait(tmp_path: Path) -> None:
+    """The mark is taken off as HDF5 does it; blocks that it would read again and again are said to be damaged."""
+    writer = open_writer(tmp_path / "run.h5")
+    for k in range(3):
+        writer.add([make(k)])
+    text = (tmp_path / "run.h5").read_bytes()
+    writer.close()
+    closed = (tmp_path / "run.h5").read_bytes()
+    assert hdf5_killed.marked(text)
+    assert hdf5_killed.unmarked(text[: hdf5_killed.SUPERBLOCK]) == closed[: hdf5_killed.SUPERBLOCK]
+    with h5py.File(tmp_path / "run.h5") as file:
+        made = file.id.get_create_plist()
+    assert made.get_file_space_strategy()[0] == h5py.h5f.FSPACE_STRATEGY_PAGE
+    assert made.get_file_space_page_size() == 4096
+    killed = tmp_path / "killed.h5"
+    killed.write_bytes(text)
+    assert [f.info["step"] for f in read_frames(killed)] == [0, 5, 10]
+    torn = bytearray(text)
+    torn[text.rindex(b"OHDR") + 40] ^= 0xFF
+    killed.write_bytes(torn)
+    with pytest.raises(OSError, match=r"killed\.h5: cannot be read as H5MD"):
+        read_frames(killed)
+    with pytest.raises(ValueError, match=r"killed\.h5: cannot go on with this H5MD file"):
+        open_writer(killed, position=2)
+    assert killed.read_bytes() == torn
+
+
 def test_zeros_are_not_read_where_the_file_was_cut(tmp_path: Path) -> None:
-    """Left open, HDF5 reads zeros behind the end of a file, or waits for them for ever."""
+    """Left open, HDF5 reads zeros behind the end of a file."""
     writer = open_writer(tmp_path / "run.h5")
     for k in range(30):
         writer.add([make(k, n=1000)])

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,11 +42,14 @@ def ipi(folder, text):
     program = Path(sys.executable).with_name("i-pi")
     with open(folder / "log", "w") as log:
         process = subprocess.Popen([program, "input.xml"], cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        late = threading.Timer(600.0, process.kill)  # a driver waits for its server for ever
+        late.start()
         try:
             yield process
         finally:
+            late.cancel()
             process.kill()
-            process.wait()
+            process.wait(timeout=30)
 
 
 def frequencies(potential, atoms):

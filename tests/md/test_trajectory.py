@@ -375,6 +375,7 @@ def kill_often(path: Path, victims: subprocess.Popen, rng: random.Random, *, kil
                 time.sleep(rng.uniform(0.0, 3e-3))
                 os.kill(pid, signal.SIGKILL)
             line = victims.stdout.readline()
+            assert line, "the server of victims is gone"
             if line == "dead\n":
                 break
             lines.append(line)
@@ -396,12 +397,14 @@ def kill_often(path: Path, victims: subprocess.Popen, rng: random.Random, *, kil
 
 def serve() -> None:
     """Lines `path frames position` in; out: the pid of a child, `frames position` after every add, `dead`."""
+    signal.alarm(900)
     for line in sys.stdin:
         path, frames, position = line.split()
         if child := os.fork():
             os.waitpid(child, 0)
             os.write(1, b"dead\n")
             continue
+        signal.alarm(300)
         os.write(1, b"%d\n" % os.getpid())
         writer = open_writer(Path(path), position=None if position == "-1" else int(position))
         for k in itertools.count(int(frames)):

@@ -19,6 +19,8 @@ from helpers import (
     evaluate_all,
     make_model,
     make_params,
+    n2p2_model,
+    n2p2_params,
     nep_model,
     nep_params,
     rotation,
@@ -31,6 +33,7 @@ from numpy.testing import assert_allclose
 from adatom.potential.descriptors import MomentsConfig
 from adatom.potential.graph import batch, neighbourhood
 from adatom.potential.interop.deepmd.model import DeepmdModel
+from adatom.potential.interop.n2p2.model import N2p2Model
 from adatom.potential.interop.nep.model import NepModel
 from adatom.potential.model import Model
 from adatom.potential.pairwise import LennardJones, Morse
@@ -53,6 +56,7 @@ MODELS = {
     "DeePMD-kit, H O": deepmd_model((8, 1)),
     "DeePMD-kit attention and table, H O": deepmd_attention((8, 1)),
     "NEP cosine, H O": nep_model((8, 1)),
+    "n2p2, H O": n2p2_model((8, 1)),
     "Lennard-Jones, Ar": LennardJones((18,), epsilon=0.1, sigma=1.5, cutoff=CUTOFF),
     "Morse, Cu Au": Morse((29, 79), depth=0.4, alpha=1.3, distance=2.0, cutoff=CUTOFF),
 }
@@ -140,6 +144,8 @@ def params_of(model):
         return make_params(model)
     if isinstance(model, DeepmdModel):
         return deepmd_params(model)
+    if isinstance(model, N2p2Model):
+        return n2p2_params(model)
     if isinstance(model, NepModel):
         return nep_params(model)
     return {}
@@ -375,7 +381,7 @@ def test_an_isolated_atom_has_exactly_e0(case):
     for results in (case.isolated, bare):
         for name, want in {"alone": e0[:1], "boxed": e0[-1:], "apart": e0}.items():
             r = results[name]
-            if isinstance(case.model, DeepmdModel | NepModel):
+            if isinstance(case.model, DeepmdModel | N2p2Model | NepModel):
                 assert_allclose(r.energies, bare[name].energies, rtol=1e-13)
             else:
                 assert (r.energies == want).all()

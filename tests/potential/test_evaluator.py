@@ -268,7 +268,8 @@ def test_default_jax_settings_and_a_quiet_import(tmp_path, root):
     potential = make_potential((14,), RADIAL, golden=True)
     save(potential, tmp_path / "model.adatom")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root / ".typings"), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     single, double = (np.array(line.split(), dtype=float) for line in done.stdout.splitlines())
     atoms = bulk("Si", cubic=True)

@@ -25,8 +25,8 @@ from adatom.potential.interop.deepmd.config import Environment, Pairs, SeA, SeR,
 from adatom.potential.interop.deepmd.nets import perceptron
 
 Array = jax.Array
-Net = Callable[[str, Array], Array]
-"""(name of an embedding net, s̃ of any shape) -> its outputs, one more axis."""
+SectionSum = Callable[[str, Array, Array], Array]
+"""(name of an embedding net, weights (c, n, k), s̃ (n, k)) -> Σ_k weights G(s̃): (n, c, M)."""
 
 
 class Surroundings(NamedTuple):
@@ -126,13 +126,13 @@ def _with_padding(c: SeA | SeR, t: int, name: str, part: Array, empty: Array, te
     return total
 
 
-def se_a(here: Surroundings, c: SeA, constants: dict[str, Array], net: Net) -> Array:
+def se_a(here: Surroundings, c: SeA, constants: dict[str, Array], section_sum: SectionSum) -> Array:
     """(n, M·M_<)."""
 
     def term(name: str, part: Array) -> Array:
         if part.shape[2] == 0:
             return jnp.zeros((part.shape[1], 4, c.neuron[-1]), dtype=part.dtype)
-        return jnp.einsum("cnk,nkm->ncm", part, net(name, part[0]))
+        return section_sum(name, part, part[0])
 
     return outer_product(by_section(here, c, constants, term) / float(sum(c.sel)), c.axis)
 
@@ -143,12 +143,16 @@ def outer_product(t4: Array, axis: int) -> Array:
     return d.reshape(d.shape[0], -1)
 
 
-def se_r(here: Surroundings, c: SeR, constants: dict[str, Array], net: Net) -> Array:
+def se_r(here: Surroundings, c: SeR, constants: dict[str, Array], section_sum: SectionSum) -> Array:
     """(n, M)."""
-    return by_section(here, c, constants, lambda name, part: net(name, part[0]).sum(axis=1)) / (5.0 * sum(c.sel))
+
+    def term(name: str, part: Array) -> Array:
+        return section_sum(name, jnp.ones_like(part[:1]), part[0])[:, 0]
+
+    return by_section(here, c, constants, term) / (5.0 * sum(c.sel))
 
 
-def se_t(here: Surroundings, c: SeT, constants: dict[str, Array], net: Net) -> Array:
+def se_t(here: Surroundings, c: SeT, constants: dict[str, Array], nets: dict[str, Any]) -> Array:
     """(n, M). Empty slots have x̃ = 0, for `davg` has no direction."""
     parts, _ = normalised(here, c, constants)
     total = jnp.zeros((len(here.row), c.neuron[-1]), dtype=here.r.dtype)
@@ -156,10 +160,15 @@ def se_t(here: Surroundings, c: SeT, constants: dict[str, Array], net: Net) -> A
         for u, b in enumerate(parts[t:], start=t):
             if a.shape[2] and b.shape[2]:
                 e = jnp.einsum("cnj,cnk->njk", a[1:], b[1:])
-                total = total + jnp.einsum("njk,njkm->nm", e, net(f"embedding_{t}_{u}", e)) / float(c.sel[t] * c.sel[u])
+                g = perceptron(nets[f"embedding_{t}_{u}"], e[..., None], c.activation)
+                total = total + jnp.einsum("njk,njkm->nm", e, g) / float(c.sel[t] * c.sel[u])
     return total
 
 
-def embedding(params: dict[str, Any], c: Environment) -> Net:
-    """The embedding nets themselves."""
-    return lambda name, s: perceptron(params[name], s[..., None], c.activation)
+def embedding(params: dict[str, Any], c: Environment) -> SectionSum:
+    """By the embedding nets themselves."""
+
+    def section_sum(name: str, weights: Array, s: Array) -> Array:
+        return jnp.einsum("cnk,nkm->ncm", weights, perceptron(params[name], s[..., None], c.activation))
+
+    return section_sum

@@ -19,7 +19,7 @@ import numpy as np
 
 from adatom.potential.interop.deepmd.attention import se_atten
 from adatom.potential.interop.deepmd.config import DeepmdConfig, Descriptor, Environment, SeA, SeAtten, SeR, SeT, Standard, Table
-from adatom.potential.interop.deepmd.descriptors import Net, Surroundings, embedding, se_a, se_r, se_t, surroundings
+from adatom.potential.interop.deepmd.descriptors import SectionSum, Surroundings, embedding, se_a, se_r, se_t, surroundings
 from adatom.potential.interop.deepmd.nets import affine, perceptron, shapes
 from adatom.potential.interop.deepmd.table import table_energies, table_share
 from adatom.potential.model import FittedModel
@@ -60,12 +60,13 @@ class DeepmdModel:
         return {**network, "constants": constants}
 
     def atomic_energies(self, params: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
-        return self.energies(params, vectors, slots, atoms, None)
+        return self.energies(params, vectors, slots, atoms, {})
 
     def energies(
-        self, params: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int], nets: dict[tuple[int, int], Net] | None
-    ) -> Array:
-        """(n,) eV. nets: in place of the embedding nets of (term, part)."""
+        self, params: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int],
+        sums: dict[tuple[int, int], SectionSum],
+    ) -> Array:  # fmt: skip
+        """(n,) eV. sums: in place of the embedding nets of (term, part)."""
         c, network = self.config, params["network"]
         constants, values = network["constants"], []
         for a, term in enumerate(c.terms):
@@ -75,7 +76,7 @@ class DeepmdModel:
             else:
                 features = [
                     _features(here, d, network["descriptor"][f"term_{a}"][f"part_{b}"], constants[f"term_{a}"][f"part_{b}"],
-                              (nets or {}).get((a, b)))
+                              sums.get((a, b)))
                     for b, d in enumerate(term.descriptors)
                 ]  # fmt: skip
                 values.append(_fitted(here, a, term, network["fitting"], jnp.concatenate(features, axis=1)))
@@ -96,14 +97,13 @@ class DeepmdModel:
         return jnp.where(np.isin(row, c.exclude_atoms), jnp.zeros_like(total), total) if c.exclude_atoms else total
 
 
-def _features(here: Surroundings, d: Descriptor, params: Params, constants: Params, net: Net | None) -> Array:
-    net = net or embedding(params, d)
+def _features(here: Surroundings, d: Descriptor, params: Params, constants: Params, sums: SectionSum | None) -> Array:
     if isinstance(d, SeA):
-        return se_a(here, d, constants, net)
+        return se_a(here, d, constants, sums or embedding(params, d))
     if isinstance(d, SeR):
-        return se_r(here, d, constants, net)
+        return se_r(here, d, constants, sums or embedding(params, d))
     if isinstance(d, SeT):
-        return se_t(here, d, constants, net)
+        return se_t(here, d, constants, params)
     return se_atten(here, d, params, constants)
 
 

@@ -1,0 +1,154 @@
+"""Cu–Ni learnt from ASE's EMT by `adatom learn`: which part of the frames it explored had to be labelled?
+
+    python benchmarks/learn_alloy.py [--out cuni-learn]      again to go on
+
+The explored frames are those whose largest σ of a force was found and judged (`[explore] interval`: every 20 fs of every run), of
+all iterations, those after the last new label included. Beside it stand the fractions of DP-GEN's Al, Mg and Al–Mg (Zhang, Lin,
+Wang, Car and E, Phys. Rev. Materials 3, 023804 (2019)). The test frames are random alloys and pure crystals, with vacancies and
+without, moved by EMT itself at 300 to 1400 K from other seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+from calculator_speed import commit, cpu_name  # noqa: E402
+
+RESULTS = HERE / "results" / "learn_alloy.json"
+COMPOSITIONS = ({"Cu": 1.0}, {"Ni": 1.0}, {"Cu": 3.0, "Ni": 1.0}, {"Cu": 1.0, "Ni": 1.0}, {"Cu": 1.0, "Ni": 3.0})
+VOLUMES = {"Cu": 11.81, "Ni": 10.94}
+"""Å³ an atom."""
+CONFIG = """
+seed = 1
+[start]
+test = ["test.extxyz"]
+labels = 20
+[explore]
+prototypes = {fcc = "fcc.extxyz"}
+temperatures_K = [300, 800, 1400]
+pressures_GPa = [0.0, 5.0]
+runs = 30
+duration_ps = 2.0
+growth = 5.0
+max_duration_ps = 50.0
+timestep_fs = 2.0
+interval = 10
+[[explore.structures]]
+kind = "alloy"
+atoms = 8
+compositions = [{Cu = 1}, {Ni = 1}, {Cu = 3, Ni = 1}, {Cu = 1, Ni = 1}, {Cu = 1, Ni = 3}]
+count = 4
+displacement_A = 0.03
+volumes_A3 = {Cu = 11.81, Ni = 10.94}
+[[explore.structures]]
+kind = "alloy"
+atoms = 8
+compositions = [{Cu = 1, Ni = 1}]
+count = 5
+displacement_A = 0.12
+config_type = "rattled"
+volumes_A3 = {Cu = 11.81, Ni = 10.94}
+[[explore.structures]]
+kind = "vacancies"
+atoms = 8
+count = 5
+[select]
+labels = 15
+lower_eV_A = 0.1
+upper_eV_A = 1.0
+[label]
+calculator = "emt"
+workers = 1
+[fit.model.descriptor]
+type = "moments"
+cutoff = 4.5
+n_radial = 6
+n_channels = 8
+order = 2
+four_body = false
+[fit.model.fitting_net]
+widths = [32, 32]
+[fit.training]
+epochs = 600
+batch_atoms = 96
+max_buckets = 1
+[fit.uncertainty]
+kind = "deep"
+members = 4
+effort = 0.25
+[stop]
+accurate = 0.998
+iterations = ITERATIONS
+"""
+
+
+def test_frames() -> list[Any]:
+    """40 frames: each composition with and without a vacancy, at 300, 600, 1000, 1400 K."""
+    import numpy as np
+    from ase import units
+    from ase.build import bulk
+    from ase.calculators.emt import EMT
+    from ase.md.langevin import Langevin
+    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+
+    from adatom.fitting.active import builders
+
+    rng, out = np.random.default_rng(4711), []
+    for composition in COMPOSITIONS:
+        for vacancies in (0, 1):
+            for kelvin in (300.0, 600.0, 1000.0, 1400.0):
+                atoms = builders.alloy(builders.supercell(bulk("Cu", cubic=True), 8), composition, "", VOLUMES, rng)
+                atoms = builders.without(atoms, vacancies, "", rng) if vacancies else atoms
+                atoms.calc = EMT()
+                MaxwellBoltzmannDistribution(atoms, temperature_K=2.0 * kelvin, rng=rng)
+                Langevin(atoms, 2.0 * units.fs, temperature_K=kelvin, friction=0.02 / units.fs, rng=rng, fixcm=False).run(150)
+                copy = atoms.copy()
+                copy.calc = EMT()
+                copy.get_stress()
+                copy.info["config_type"] = f"{'vacancy' if vacancies else 'bulk'}_{kelvin:.0f}K"
+                out.append(copy)
+    return out
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("cuni-learn"))
+    parser.add_argument("--iterations", type=int, default=6)
+    options = parser.parse_args(arguments)
+    import ase.io
+    from ase.build import bulk
+
+    from adatom.fitting.active.report import UNITS, reports, table
+
+    folder = options.out
+    folder.mkdir(parents=True, exist_ok=True)
+    ase.io.write(folder / "fcc.extxyz", bulk("Cu", cubic=True))
+    if not (folder / "test.extxyz").exists():
+        ase.io.write(folder / "test.extxyz", test_frames())
+    (folder / "learn.toml").write_text(CONFIG.replace("ITERATIONS", str(options.iterations)))
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+    subprocess.run([sys.executable, "-m", "adatom.fitting.cli", "learn", str(folder / "learn.toml")], check=True, env=environment)
+    found = reports(folder / "learn")
+    explored, labelled = sum(r["explored"]["frames"] for r in found[1:]), found[-1]["labels_total"]
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    minutes = (used.ru_utime + used.ru_stime) / 60
+    print(f"\n{date.today()}; device: {cpu_name()}; commit {commit()}; {minutes:.0f} CPU minutes in this call")
+    print(f"{table(found)}\n{UNITS}\n")
+    print(f"explored {explored} frames, labelled {labelled}: {100 * labelled / explored:.3f} %")
+    content = {"date": str(date.today()), "device": cpu_name(), "commit": commit(), "explored": explored, "labelled": labelled}
+    RESULTS.write_text(json.dumps(content | {"iterations": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""The default model compiled ahead by a C++ compiler, for inference on a CPU; pure JAX does the same where there is none."""
+
+from adatom.potential.kernels.moments import KernelMoments, kernel
+
+__all__ = ["KernelMoments", "kernel"]

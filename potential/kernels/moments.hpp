@@ -1,0 +1,665 @@
+// The moments potential of adatom on a CPU: energies of a few atoms, and their gradients to the vectors to their neighbours.
+//
+// Header only, C++17, no dependency. README.md beside this file has the layout of the parameters and the arithmetic; the
+// equations are those of potential/descriptors/moments.py, potential/networks.py and potential/model.py, and a test holds the
+// two equal to rounding. How to use it:
+//
+//     adatom::Model<float> model(sizes, numbers);             // numbers: one flat array, see README.md
+//     adatom::Block<float> block;                              // scratch, one per thread; keep it
+//     block.clear();
+//     for each of some (about 16) atoms of element s:
+//         block.begin_atom(most);                              // neighbours it may have
+//         for t in elements: block.section(t); for each neighbour of element t: block.add(x, y, z, tag);
+//     adatom::evaluate(model, s, block);
+//     block.energy[a], block.virial[6 * a], and for n from block.first(a) to block.last(a): block.tag[n], block.gx[n] …
+//
+// Slots between sections are padding: their tag is negative.
+
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <utility>
+#include <vector>
+
+namespace adatom {
+
+// ---------------------------------------------------------------------------------------------------------------- vectors
+
+#if defined(__AVX512F__)
+constexpr int kBytes = 64, kRows = 8;
+#elif defined(__AVX__)
+constexpr int kBytes = 32, kRows = 4;
+#else
+constexpr int kBytes = 16, kRows = 4;
+#endif
+constexpr int kPad = 16;  // rows of every matrix are padded to this many numbers, whatever the machine
+
+inline int padded(int n) { return (n + kPad - 1) / kPad * kPad; }
+
+template <class T> struct Vector;
+template <> struct Vector<float> {
+  typedef float Type __attribute__((vector_size(kBytes), may_alias));
+  typedef float Loose __attribute__((vector_size(kBytes), may_alias, aligned(4)));
+  typedef int32_t Bits __attribute__((vector_size(kBytes), may_alias));
+};
+template <> struct Vector<double> {
+  typedef double Type __attribute__((vector_size(kBytes), may_alias));
+  typedef double Loose __attribute__((vector_size(kBytes), may_alias, aligned(8)));
+  typedef int64_t Bits __attribute__((vector_size(kBytes), may_alias));
+};
+template <class T> using V = typename Vector<T>::Type;
+template <class T> constexpr int kLanes = kBytes / int(sizeof(T));
+
+template <class T> inline V<T> load(const T* p) { return *reinterpret_cast<const typename Vector<T>::Loose*>(p); }
+template <class T> inline void store(T* p, V<T> v) { *reinterpret_cast<typename Vector<T>::Loose*>(p) = v; }
+template <class T> inline V<T> all(T x) { return x - V<T>{}; }
+template <class T> inline T sum(V<T> v) {
+  T s = 0;
+  for (int i = 0; i < kLanes<T>; ++i) s += v[i];
+  return s;
+}
+
+// exp to about one unit in the last place: 2^n p(x − n ln 2), p the Taylor polynomial on |x| ≤ ½ ln 2. Saturates instead of
+// overflowing; passes NaN on.
+template <class T> inline V<T> exp(V<T> x) {
+  constexpr bool f = sizeof(T) == 4;
+  constexpr T limit = f ? T(87.3) : T(708.3), magic = f ? T(12582912.0) : T(6755399441055744.0);
+  constexpr T high = f ? T(0.693359375) : T(6.93145751953125e-1), low = f ? T(-2.12194440e-4) : T(1.42860682030941723212e-6);
+  x = x < -limit ? all<T>(-limit) : x;
+  x = x > limit ? all<T>(limit) : x;
+  const V<T> shifted = x * T(1.44269504088896340736) + magic;
+  const V<T> n = shifted - magic;
+  const V<T> r = (x - n * high) - n * low;
+  constexpr int degree = f ? 7 : 13;
+  constexpr double inverse[] = {1.0,        1.0,         1.0 / 2,       1.0 / 6,        1.0 / 24,        1.0 / 120,       1.0 / 720,
+                                1.0 / 5040, 1.0 / 40320, 1.0 / 362880,  1.0 / 3628800,  1.0 / 39916800,  1.0 / 479001600, 1.0 / 6227020800.0};
+  V<T> p = all<T>(T(inverse[degree]));
+#pragma GCC unroll 16
+  for (int k = degree - 1; k >= 0; --k) p = p * r + T(inverse[k]);
+  typedef typename Vector<T>::Bits Bits;
+  return (V<T>)((Bits)p + ((Bits)shifted << (f ? 23 : 52)));
+}
+
+// Memory that only grows, aligned to cache lines, zero when new.
+template <class T> class Array {
+ public:
+  Array() = default;
+  Array(const Array&) = delete;
+  Array& operator=(const Array&) = delete;
+  ~Array() { ::operator delete(data_, std::align_val_t(64)); }
+  T* need(size_t n) {
+    if (n > size_) {
+      const size_t bigger = std::max(n, 2 * size_) + 64;
+      T* fresh = static_cast<T*>(::operator new(bigger * sizeof(T), std::align_val_t(64)));
+      if (size_) std::memcpy(fresh, data_, size_ * sizeof(T));
+      std::memset(static_cast<void*>(fresh + size_), 0, (bigger - size_) * sizeof(T));
+      ::operator delete(data_, std::align_val_t(64));
+      data_ = fresh, size_ = bigger;
+    }
+    return data_;
+  }
+  T* get() const { return data_; }
+  T& operator[](size_t i) const { return data_[i]; }
+
+ private:
+  T* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// ------------------------------------------------------------------------------------------------------- matrix products
+
+// C (rows R, N vectors wide) = [C or bias or 0] + A B. Element (r, k) of A is a[r * ar + k * ak] and is spread over a vector;
+// rows of B and C are contiguous. Everything heavy in this file is this function.
+template <class T, int R, int N>
+inline void tile(const T* a, ptrdiff_t ar, ptrdiff_t ak, const T* b, ptrdiff_t ldb, T* c, ptrdiff_t ldc, int depth, bool add,
+                 const T* bias) {
+  constexpr int w = kLanes<T>;
+  V<T> acc[R][N];  // in registers, as long as every loop over it is unrolled
+  if (add) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) acc[r][n] = load(c + r * ldc + n * w);
+  } else {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) acc[r][n] = bias ? load(bias + n * w) : V<T>{};
+  }
+  for (int k = 0; k < depth; ++k, a += ak, b += ldb) {
+    V<T> row[N];
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) row[n] = load(b + n * w);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const V<T> x = all<T>(a[r * ar]);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) acc[r][n] += x * row[n];
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) store(c + r * ldc + n * w, acc[r][n]);
+}
+
+template <class T> struct Product {
+  const T* a;
+  ptrdiff_t ar, ak;
+  const T* b;
+  ptrdiff_t ldb;
+  T* c;
+  ptrdiff_t ldc;
+  int depth;
+  bool add = false;
+  const T* bias = nullptr;
+
+  template <int R, int N> void one(int r, int n) const {
+    const int at = n * kLanes<T>;
+    tile<T, R, N>(a + r * ar, ar, ak, b + at, ldb, c + r * ldc + at, ldc, depth, add, bias ? bias + at : nullptr);
+  }
+  template <int N, int R = kRows> void rows(int count, int r, int n) const {
+    if constexpr (R > 0) {
+      if (count == R) one<R, N>(r, n);
+      else rows<N, R - 1>(count, r, n);
+    }
+  }
+  // `height` rows and as many columns as whole vectors hold `width`, in tiles of nearly equal height
+  void run(int height, int width) const {
+    const int vectors = (width + kLanes<T> - 1) / kLanes<T>, parts = (height + kRows - 1) / kRows;
+    for (int n = 0; n < vectors; n += 3)
+      for (int p = 0, r = 0; p < parts; ++p) {
+        const int count = (height - r) / (parts - p);
+        if (vectors - n >= 3) rows<3>(count, r, n);
+        else if (vectors - n == 2) rows<2>(count, r, n);
+        else rows<1>(count, r, n);
+        r += count;
+      }
+  }
+};
+
+// ------------------------------------------------------------------------------------------------------------- parameters
+
+enum Activation { kTanh = 0, kSilu = 1, kGelu = 2, kSoftplus = 3 };
+
+struct Sizes {
+  int elements, radial, channels, order;
+  bool four_body, isolated_limit, repulsion;
+  int activation;
+  std::vector<int> widths;
+};
+
+template <class T> struct Layer {
+  int in, out;
+  const T *weight, *bias, *turned;  // (in, padded out), (padded out), (out, padded in)
+};
+
+template <class T> struct Net {
+  T shift, scale, offset;
+  const T *mean, *inverse_std, *last;
+  std::vector<Layer<T>> layers;
+};
+
+// x^a y^b z^c by degree, in the order of `monomials` in Python: all of a degree times x, those without x times y, the last times
+// z are the next degree. How often each occurs among the components of a tensor is its multiplicity.
+struct Monomial {
+  int degree;
+  double multiplicity;
+};
+
+inline std::vector<Monomial> monomials(int order) {
+  std::vector<Monomial> all{{0, 1.0}};
+  std::vector<std::array<int, 3>> powers{{0, 0, 0}};
+  for (int p = 0, low = 0, n = 1; p < order; ++p) {
+    const int next = int(all.size());
+    for (int axis = 0; axis < 3; ++axis)
+      for (int m = axis == 0 ? low : axis == 1 ? low + n - (p + 1) : low + n - 1; m < low + n; ++m) {
+        auto e = powers[m];
+        ++e[axis];
+        all.push_back({p + 1, all[m].multiplicity * (p + 1) / e[axis]});
+        powers.push_back(e);
+      }
+    low = next, n = int(all.size()) - next;
+  }
+  return all;
+}
+
+template <class T> class Model {
+ public:
+  Sizes sizes;
+  std::vector<Monomial> monomial;
+  int n_monomials, n_features, bases, channels;  // bases, channels: padded lengths of rows
+  T cutoff, eta;
+  const T *centres, *outer, *strength, *inverse_length;  // (bases), and three times (elements, elements)
+  std::vector<const T*> mix, unmix;                       // per degree: (elements, radial, channels), (elements, channels, bases)
+  std::vector<Net<T>> nets;
+
+  Model(Sizes chosen, const T* numbers) : sizes(std::move(chosen)), monomial(monomials(sizes.order)) {
+    n_monomials = int(monomial.size());
+    n_features = sizes.channels * (1 + sizes.order + (sizes.four_body && sizes.order >= 2 ? 2 : 0));
+    bases = padded(sizes.radial), channels = padded(sizes.channels);
+    const T* at = numbers;
+    auto take = [&at](int n) { return std::exchange(at, at + padded(n)); };
+    const int t = sizes.elements;
+    const T* head = take(2);
+    cutoff = head[0], eta = head[1];
+    centres = take(bases);
+    outer = take(t * t), strength = take(t * t), inverse_length = take(t * t);
+    for (int p = 0; p <= sizes.order; ++p) {
+      mix.push_back(take(t * sizes.radial * channels));
+      unmix.push_back(take(t * sizes.channels * bases));
+    }
+    for (int s = 0; s < t; ++s) {
+      Net<T> net;
+      const T* three = take(3);
+      net.shift = three[0], net.scale = three[1], net.offset = three[2];
+      net.mean = take(n_features), net.inverse_std = take(n_features);
+      int in = n_features;
+      for (int out : sizes.widths) {
+        const T *weight = take(in * padded(out)), *bias = take(out);
+        net.layers.push_back({in, out, weight, bias, take(out * padded(in))});
+        in = out;
+      }
+      net.last = take(in);
+      nets.push_back(std::move(net));
+    }
+    length = size_t(at - numbers);
+  }
+  size_t length;  // numbers read
+  int widest() const {
+    int w = n_features;
+    for (int x : sizes.widths) w = std::max(w, x);
+    return padded(w);
+  }
+};
+
+// ------------------------------------------------------------------------------------------------------- atoms of a block
+
+template <class T> class Block {
+ public:
+  struct Section {
+    int element, first, count, room;  // room: count rounded up to whole vectors
+  };
+  Array<T> x, y, z, gx, gy, gz, energy, virial;  // Å, eV/Å, eV, eV (xx yy zz yz xz xy)
+  Array<int32_t> tag;
+  std::vector<Section> sections;
+  std::vector<size_t> begins;  // first section of every atom
+
+  int atoms() const { return int(begins.size()); }
+  void clear() { sections.clear(), begins.clear(), next_ = 0; }
+  void begin_atom(int most) { close(), begins.push_back(sections.size()), most_ = most; }
+  void section(int element) {
+    close(), sections.push_back({element, next_, 0, 0});
+    const size_t room = size_t(next_) + most_ + 2 * kPad;
+    x.need(room), y.need(room), z.need(room), tag.need(room);
+  }
+  void add(T dx, T dy, T dz, int32_t which, bool wanted = true) {  // unwanted neighbours are overwritten by the next
+    x[next_] = dx, y[next_] = dy, z[next_] = dz, tag[next_] = which;
+    next_ += wanted;
+  }
+  void close() {  // pad the open section with atoms that are too far away to matter
+    if (sections.empty() || sections.back().room) return;
+    Section& s = sections.back();
+    s.count = next_ - s.first;
+    if (!s.count) {
+      sections.pop_back();
+      return;
+    }
+    s.room = (s.count + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+    for (; next_ < s.first + s.room; ++next_) x[next_] = T(kFar), y[next_] = z[next_] = T(0), tag[next_] = -1;
+  }
+  size_t last_section(int a) const { return size_t(a) + 1 < begins.size() ? begins[a + 1] : sections.size(); }
+  int first(int a) const { return begins[a] < sections.size() ? sections[begins[a]].first : next_; }
+  int last(int a) const { return last_section(a) < sections.size() ? sections[last_section(a)].first : next_; }
+  int size() const { return next_; }
+
+  // scratch of `evaluate`
+  Array<T> ux, uy, uz, r, inverse, f, df, gaussians, turned, monomial, sums, tensors, back, h, d;
+  Array<T> features, slope, up, down, net, damp, rim;
+  static constexpr double kFar = 1e3;
+
+ private:
+  int next_ = 0, most_ = 0;
+};
+
+// ------------------------------------------------------------------------------------------------------------- arithmetic
+
+// u³(−6u² + 15u − 10) + 1 and its derivative to u
+template <class T> inline std::pair<T, T> step_down(T u) {
+  u = u < T(0) ? T(0) : u > T(1) ? T(1) : u;
+  return {u * u * u * (u * (T(15) - T(6) * u) - T(10)) + T(1), T(-30) * u * u * (T(1) - u) * (T(1) - u)};
+}
+
+// Unit vectors, distances, cutoff and its slope of all neighbours of the block.
+template <class T> void distances(const Model<T>& m, Block<T>& b) {
+  const int n = b.size();
+  T *ux = b.ux.need(n), *uy = b.uy.need(n), *uz = b.uz.need(n), *r = b.r.need(n), *inverse = b.inverse.need(n);
+  T *f = b.f.need(n), *df = b.df.need(n);
+  const T *x = b.x.get(), *y = b.y.get(), *z = b.z.get(), per = T(1) / m.cutoff;
+#pragma GCC ivdep
+  for (int j = 0; j < n; ++j) {
+    const T square = x[j] * x[j] + y[j] * y[j] + z[j] * z[j];
+    const T length = square <= T(1e-12) ? T(1e-6) : std::sqrt(square), over = T(1) / length;
+    r[j] = length, inverse[j] = over;
+    ux[j] = x[j] * over, uy[j] = y[j] * over, uz[j] = z[j] * over;
+    const auto [value, slope] = step_down(length * per);
+    f[j] = value, df[j] = slope * per;
+  }
+}
+
+// Monomials of some neighbours, rows `room` apart, the first of degree 0 being `start` (1 or the cutoff) of each.
+template <class T> void powers(const Model<T>& m, const Block<T>& b, int first, int room, const T* start, T* out) {
+  for (int j = 0; j < room; j += kLanes<T>) {
+    const V<T> x = load(b.ux.get() + first + j), y = load(b.uy.get() + first + j), z = load(b.uz.get() + first + j);
+    T *low = out + j, *to = low + room;
+    store(low, start ? load(start + j) : all<T>(1));
+    for (int p = 0; p < m.sizes.order; ++p) {
+      const int n = (p + 1) * (p + 2) / 2;
+      T* const next = to;
+      for (int i = 0; i < n; ++i, to += room) store(to, x * load(low + i * room));
+      for (int i = n - p - 1; i < n; ++i, to += room) store(to, y * load(low + i * room));
+      store(to, z * load(low + (n - 1) * room)), to += room;
+      low = next;
+    }
+  }
+}
+
+// The tensors of degree 1 (x y z) and 2 (xx xy xz yy yz zz), some channels at a time.
+template <class T> struct Pair {
+  V<T> u, v, w, a, p, q, d, s, f;
+  Pair(const T* t, int ld)
+      : u(load(t)), v(load(t + ld)), w(load(t + 2 * ld)), a(load(t + 3 * ld)), p(load(t + 4 * ld)), q(load(t + 5 * ld)),
+        d(load(t + 6 * ld)), s(load(t + 7 * ld)), f(load(t + 8 * ld)) {}
+};
+
+// Invariants of the tensors (monomials, channels) of one atom, not standardised: `out` (features).
+template <class T> void invariants(const Model<T>& m, const T* tensors, T* out) {
+  const int c = m.sizes.channels, ld = m.channels;
+  // whole vectors are written, in this order: what stands beyond the c-th channel is overwritten by the next row of features
+  for (int p = 0, n = 0; p <= m.sizes.order; ++p, out += c) {
+    const int stop = n + (p + 1) * (p + 2) / 2;
+    for (int k = 0; k < c; k += kLanes<T>) {
+      V<T> total = p ? V<T>{} : load(tensors + k);
+      for (int i = n; p && i < stop; ++i) {
+        const V<T> t = load(tensors + i * ld + k);
+        total += t * t * T(m.monomial[i].multiplicity);
+      }
+      store(out + k, total);
+    }
+    n = stop;
+  }
+  if (m.n_features == c * (m.sizes.order + 1)) return;
+  for (int k = 0; k < c; k += kLanes<T>) {
+    const auto [u, v, w, a, p, q, d, s, f] = Pair<T>(tensors + ld + k, ld);
+    store(out + k, u * (a * u + p * v + q * w) + v * (p * u + d * v + s * w) + w * (q * u + s * v + f * w));
+  }
+  for (int k = 0; k < c; k += kLanes<T>) {
+    const auto [u, v, w, a, p, q, d, s, f] = Pair<T>(tensors + ld + k, ld);
+    const V<T> mixed = p * p * (a + d) + q * q * (a + f) + s * s * (d + f);
+    store(out + c + k, a * a * a + d * d * d + f * f * f + T(3) * mixed + T(6) * p * q * s);
+  }
+}
+
+// The way back: `g` (features) becomes `back` (monomials, channels).
+template <class T> void invariants_back(const Model<T>& m, const T* tensors, const T* g, T* back) {
+  const int c = m.sizes.channels, ld = m.channels;
+  for (int k = 0; k < c; k += kLanes<T>) {
+    store(back + k, load(g + k));
+    for (int n = 1; n < m.n_monomials; ++n) {
+      const V<T> own = load(g + m.monomial[n].degree * c + k) * T(2 * m.monomial[n].multiplicity);
+      store(back + n * ld + k, own * load(tensors + n * ld + k));
+    }
+    if (m.n_features == c * (m.sizes.order + 1)) continue;
+    const auto [u, v, w, a, p, q, d, s, f] = Pair<T>(tensors + ld + k, ld);
+    const V<T> g1 = load(g + c * (m.sizes.order + 1) + k), g2 = load(g + c * (m.sizes.order + 2) + k);
+    const V<T> change[] = {
+        T(2) * g1 * (a * u + p * v + q * w), T(2) * g1 * (p * u + d * v + s * w), T(2) * g1 * (q * u + s * v + f * w),
+        g1 * u * u + T(3) * g2 * (a * a + p * p + q * q), T(2) * g1 * u * v + T(6) * g2 * (p * (a + d) + q * s),
+        T(2) * g1 * u * w + T(6) * g2 * (q * (a + f) + p * s), g1 * v * v + T(3) * g2 * (d * d + p * p + s * s),
+        T(2) * g1 * v * w + T(6) * g2 * (s * (d + f) + p * q), g1 * w * w + T(3) * g2 * (f * f + q * q + s * s)};
+    for (int i = 0; i < 9; ++i) {
+      T* to = back + (1 + i) * ld + k;
+      store(to, load(to) + change[i]);
+    }
+  }
+}
+
+// y = activation(x) and its slope, in place for x.
+template <class T> inline void activate(int kind, T* x, T* slope, int n) {
+  for (int i = 0; i < n; i += kLanes<T>) {
+    const V<T> v = load(x + i);
+    V<T> y, d;
+    if (kind == kSilu) {
+      const V<T> s = T(1) / (T(1) + exp<T>(-v));
+      y = v * s, d = s + y * (T(1) - s);
+    } else if (kind == kSoftplus) {
+      const V<T> size = v < T(0) ? -v : v, e = exp<T>(-size);
+      for (int k = 0; k < kLanes<T>; ++k) y[k] = std::log1p(e[k]) + (v[k] > T(0) ? v[k] : T(0));
+      d = (v < T(0) ? e : all<T>(1)) / (T(1) + e);
+    } else {
+      constexpr T root = T(0.79788456080286535588), cubic = T(0.044715);
+      const V<T> u = kind == kGelu ? root * (v + cubic * v * v * v) : v, size = u < T(0) ? -u : u, e = exp<T>(T(-2) * size);
+      const V<T> positive = (T(1) - e) / (T(1) + e), t = u < T(0) ? -positive : positive, rest = T(1) - t * t;
+      if (kind == kTanh) y = t, d = rest;
+      else y = T(0.5) * v * (T(1) + t), d = T(0.5) * (T(1) + t) + T(0.5) * v * rest * root * (T(1) + T(3) * cubic * v * v);
+    }
+    store(x + i, y), store(slope + i, d);
+  }
+}
+
+// The network of one element on n standardised descriptors: b.net (n), and its gradient in place of b.features.
+template <class T> void network(const Model<T>& m, const Net<T>& net, Block<T>& b, int n) {
+  const int ld = m.widest();
+  T *value = b.features.get(), *next = b.up.need(size_t(n) * ld + kPad), *out = b.net.need(n);
+  T* slope = b.slope.need(net.layers.size() * size_t(n) * ld);
+  for (const Layer<T>& l : net.layers) {
+    const int wide = padded(l.out);
+    Product<T>{value, ld, 1, l.weight, wide, next, ld, l.in, false, l.bias}.run(n, l.out);
+    for (int a = 0; a < n; ++a) {
+      T *y = next + a * ld, *x = value + a * ld;
+      activate(m.sizes.activation, y, slope + a * ld, wide);
+      if (l.out == l.in || l.out == 2 * l.in)
+        for (int k = 0; k < l.in; ++k) y[k] += x[k];
+      if (l.out == 2 * l.in)
+        for (int k = 0; k < l.in; ++k) y[l.in + k] += x[k];
+    }
+    std::swap(value, next), slope += size_t(n) * ld;
+  }
+  const int last = net.layers.empty() ? m.n_features : net.layers.back().out;
+  for (int a = 0; a < n; ++a) {
+    V<T> s{};
+    int k = 0;
+    for (; k + kLanes<T> <= last; k += kLanes<T>) s += load(value + a * ld + k) * load(net.last + k);
+    T total = sum<T>(s) + net.offset;
+    for (; k < last; ++k) total += value[a * ld + k] * net.last[k];
+    out[a] = total;
+    std::copy(net.last, net.last + last, value + a * ld);
+  }
+  for (auto l = net.layers.rbegin(); l != net.layers.rend(); ++l) {
+    slope -= size_t(n) * ld;
+    const bool same = l->out == l->in, twice = l->out == 2 * l->in;
+    for (int a = 0; a < n; ++a) {
+      T *g = value + a * ld, *to = next + a * ld, *d = slope + a * ld;
+      if (same || twice)
+        for (int k = 0; k < l->in; ++k) to[k] = g[k] + (twice ? g[l->in + k] : T(0));
+      for (int k = 0; k < l->out; ++k) g[k] *= d[k];
+    }
+    Product<T>{value, ld, 1, l->turned, padded(l->in), next, ld, l->out, same || twice}.run(n, l->in);
+    std::swap(value, next);
+  }
+  if (value != b.features.get()) std::copy(value, value + size_t(n) * ld, b.features.get());
+}
+
+// Screened nuclear repulsion (Ziegler, Biersack, Littmark) with its slope; the constants of potential/pairwise.py.
+template <class T> inline std::pair<T, T> zbl(T r, T strength, T inverse_length) {
+  constexpr double amplitude[] = {0.18175, 0.50986, 0.28022, 0.02817}, decay[] = {3.19980, 0.94229, 0.40290, 0.20162};
+  T value = 0, slope = 0;
+  for (int k = 0; k < 4; ++k) {
+    const T term = T(amplitude[k]) * std::exp(-T(decay[k]) * r * inverse_length);
+    value += term, slope -= T(decay[k]) * inverse_length * term;
+  }
+  return {strength * value / r, strength * (slope / r - value / (r * r))};
+}
+
+// What multiplies the network of atom a and what is added: E = rim · damp · network + repulsion (potential/model.py).
+template <class T> struct Envelope {
+  T rim = 1, rim_slope = 0, damp = 1, repulsion = 0;  // rim_slope: of rim to the sum of cutoffs
+};
+
+template <class T> Envelope<T> envelope(const Model<T>& m, const Block<T>& b, int a, int element) {
+  Envelope<T> e;
+  T total = 0, crowd = 0;
+  for (size_t q = b.begins[a]; q < b.last_section(a); ++q) {
+    const auto& s = b.sections[q];
+    for (int j = s.first; j < s.first + s.count; ++j) total += b.f[j];
+    if (!m.sizes.repulsion) continue;
+    const int pair = element * m.sizes.elements + s.element;
+    const T outer = m.outer[pair], inner = T(0.7) * outer;
+    for (int j = s.first; j < s.first + s.count; ++j) {
+      if (b.r[j] >= outer) continue;
+      const T x = (outer - b.r[j]) / (T(0.3) * outer);
+      crowd += x * x * x;
+      e.repulsion += T(0.5) * zbl(b.r[j], m.strength[pair], m.inverse_length[pair]).first *
+                     step_down((b.r[j] - inner) / (outer - inner)).first;
+    }
+  }
+  if (m.sizes.isolated_limit) e.rim = -std::expm1(T(-8) * total), e.rim_slope = T(8) * std::exp(T(-8) * total);
+  e.damp = std::exp(T(-7) * crowd);
+  return e;
+}
+
+// d(repulsion)/dr and d(damp)/dr of the few neighbours that are closer than the data ever showed: added along the unit vector.
+template <class T>
+void envelope_back(const Model<T>& m, Block<T>& b, const typename Block<T>::Section& s, int element, T damped) {
+  const int pair = element * m.sizes.elements + s.element;
+  const T outer = m.outer[pair], inner = T(0.7) * outer;
+  for (int j = s.first; j < s.first + s.count; ++j) {
+    if (b.r[j] >= outer) continue;
+    const T x = (outer - b.r[j]) / (T(0.3) * outer);
+    const auto [value, slope] = zbl(b.r[j], m.strength[pair], m.inverse_length[pair]);
+    const auto [w, dw] = step_down((b.r[j] - inner) / (outer - inner));
+    const T g = damped * T(21) * x * x / (T(0.3) * outer) + T(0.5) * (slope * w + value * dw / (outer - inner));
+    b.gx[j] += g * b.ux[j], b.gy[j] += g * b.uy[j], b.gz[j] += g * b.uz[j];
+  }
+}
+
+// Sums over the neighbours of atom a, mixed: `tensors` (monomials, channels). Gaussians are kept for the way back.
+template <class T> void tensors(const Model<T>& m, Block<T>& b, int a, T* out) {
+  const int radial = m.sizes.radial, n = m.n_monomials;
+  if (b.begins[a] == b.last_section(a)) std::fill(out, out + n * m.channels, T(0));
+  T* sums = b.sums.need(n * m.bases);
+  for (size_t q = b.begins[a]; q < b.last_section(a); ++q) {
+    const auto& s = b.sections[q];
+    T *y = b.monomial.need(n * s.room), *turned = b.turned.need(s.room * m.bases), *g = b.gaussians.get() + s.first * radial;
+    powers(m, b, s.first, s.room, b.f.get() + s.first, y);
+    for (int k = 0; k < radial; ++k)
+      for (int j = 0; j < s.room; j += kLanes<T>) {
+        const V<T> x = load(b.r.get() + s.first + j) - m.centres[k];
+        store(g + k * s.room + j, exp<T>(-m.eta * x * x));
+      }
+    for (int j = 0; j < s.count; ++j)
+      for (int k = 0; k < radial; ++k) turned[j * m.bases + k] = g[k * s.room + j];
+    Product<T>{y, s.room, 1, turned, m.bases, sums, m.bases, s.count}.run(n, radial);
+    for (int p = 0, low = 0, count = 1; p <= m.sizes.order; low += count, ++p, count = (p + 1) * (p + 2) / 2)
+      Product<T>{sums + low * m.bases, m.bases, 1, m.mix[p] + s.element * radial * m.channels, m.channels,
+                 out + low * m.channels, m.channels, radial, q > b.begins[a]}
+          .run(count, m.sizes.channels);
+  }
+}
+
+template <class T> inline void pass_on(const T* own, T* parent, const T* power, V<T> u, V<T>& g) {
+  const V<T> d = load(own);
+  store(parent, load(parent) + d * u);
+  g += d * load(power);
+}
+
+// Gradients to the neighbours of atom a in b.gx, b.gy, b.gz, from those to its tensors; rim: of the energy to the sum of cutoffs.
+template <class T> void tensors_back(const Model<T>& m, Block<T>& b, int a, const T* back, T rim) {
+  const int radial = m.sizes.radial, n = m.n_monomials;
+  T* sums = b.sums.get();
+  for (size_t q = b.begins[a]; q < b.last_section(a); ++q) {
+    const auto& s = b.sections[q];
+    for (int p = 0, low = 0, count = 1; p <= m.sizes.order; low += count, ++p, count = (p + 1) * (p + 2) / 2)
+      Product<T>{back + low * m.channels, m.channels, 1, m.unmix[p] + s.element * m.sizes.channels * m.bases, m.bases,
+                 sums + low * m.bases, m.bases, m.sizes.channels}
+          .run(count, radial);
+    T *y = b.monomial.need(n * s.room), *h = b.h.need(radial * s.room), *d = b.d.need(n * s.room);
+    const T* g = b.gaussians.get() + s.first * radial;
+    powers<T>(m, b, s.first, s.room, nullptr, y);
+    Product<T>{sums, 1, m.bases, y, s.room, h, s.room, n}.run(radial, s.room);   // Σ_m A_mb y_m(j)
+    Product<T>{sums, m.bases, 1, g, s.room, d, s.room, radial}.run(n, s.room);   // Σ_b A_mb g_b(j)
+    for (int j = 0; j < s.room; j += kLanes<T>) {
+      const int at = s.first + j;
+      const V<T> r = load(b.r.get() + at), f = load(b.f.get() + at), df = load(b.df.get() + at);
+      const V<T> ux = load(b.ux.get() + at), uy = load(b.uy.get() + at), uz = load(b.uz.get() + at);
+      V<T> whole = all<T>(rim), slope{}, gx{}, gy{}, gz{};
+      for (int k = 0; k < radial; ++k) {
+        const V<T> part = load(g + k * s.room + j) * load(h + k * s.room + j);
+        whole += part, slope += part * (r - m.centres[k]);
+      }
+      const V<T> along = df * whole - T(2) * m.eta * f * slope;
+      // `powers` backwards: what a monomial got goes on to the one it was made of, and to the component it was made with
+      for (int p = m.sizes.order - 1, next = n; p >= 0; --p) {
+        const int count = (p + 1) * (p + 2) / 2;
+        next -= count + p + 2;
+        T *low = d + (next - count) * s.room + j, *own = d + next * s.room + j;
+        const T* power = y + (next - count) * s.room + j;
+        for (int i = 0; i < count; ++i, own += s.room) pass_on(own, low + i * s.room, power + i * s.room, ux, gx);
+        for (int i = count - p - 1; i < count; ++i, own += s.room) pass_on(own, low + i * s.room, power + i * s.room, uy, gy);
+        pass_on(own, low + (count - 1) * s.room, power + (count - 1) * s.room, uz, gz);
+      }
+      const V<T> inverse = f * load(b.inverse.get() + at);
+      const V<T> dot = along - inverse * (gx * ux + gy * uy + gz * uz);
+      store(b.gx.get() + at, gx * inverse + dot * ux);
+      store(b.gy.get() + at, gy * inverse + dot * uy);
+      store(b.gz.get() + at, gz * inverse + dot * uz);
+    }
+  }
+}
+
+// Energies, gradients to all vectors and virials (Σ vector ⊗ gradient, symmetrised) of the atoms of the block, all of one element.
+template <class T> void evaluate(const Model<T>& m, int element, Block<T>& b) {
+  b.close();
+  const int n = b.atoms(), size = b.size(), ld = m.widest(), tensor = m.n_monomials * m.channels;
+  const Net<T>& net = m.nets[element];
+  distances(m, b);
+  b.gaussians.need(size_t(size) * m.sizes.radial), b.gx.need(size), b.gy.need(size), b.gz.need(size);
+  T *held = b.tensors.need(size_t(n) * tensor), *features = b.features.need(size_t(n) * ld + kPad), *back = b.back.need(tensor);
+  for (int a = 0; a < n; ++a) {
+    T *own = held + a * tensor, *row = features + a * ld;
+    tensors(m, b, a, own);
+    invariants(m, own, row);
+    for (int k = 0; k < m.n_features; ++k) row[k] = (row[k] - net.mean[k]) * net.inverse_std[k];
+  }
+  network(m, net, b, n);
+  T *energy = b.energy.need(n), *virial = b.virial.need(6 * n);
+  for (int a = 0; a < n; ++a) {
+    const Envelope<T> e = envelope(m, b, a, element);
+    const T value = net.shift + net.scale * b.net[a], factor = e.rim * e.damp * net.scale;
+    energy[a] = value * e.rim * e.damp + e.repulsion;
+    T* row = features + a * ld;
+    for (int k = 0; k < m.n_features; ++k) row[k] *= factor * net.inverse_std[k];
+    invariants_back(m, held + a * tensor, row, back);
+    tensors_back(m, b, a, back, value * e.damp * e.rim_slope);
+    V<T> w[6] = {};
+    for (size_t q = b.begins[a]; q < b.last_section(a); ++q) {
+      const auto& s = b.sections[q];
+      if (m.sizes.repulsion) envelope_back(m, b, s, element, value * e.rim * e.damp);
+      for (int j = s.first; j < s.first + s.room; j += kLanes<T>) {
+        const V<T> x = load(b.x.get() + j), y = load(b.y.get() + j), z = load(b.z.get() + j);
+        const V<T> gx = load(b.gx.get() + j), gy = load(b.gy.get() + j), gz = load(b.gz.get() + j);
+        w[0] += x * gx, w[1] += y * gy, w[2] += z * gz;
+        w[3] += T(0.5) * (y * gz + z * gy), w[4] += T(0.5) * (x * gz + z * gx), w[5] += T(0.5) * (x * gy + y * gx);
+      }
+    }
+    for (int k = 0; k < 6; ++k) virial[6 * a + k] = sum<T>(w[k]);
+  }
+}
+
+}  // namespace adatom
