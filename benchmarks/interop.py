@@ -46,7 +46,8 @@ def system(name: str) -> Any:
     if element == "Cu":
         return copper(int(size))
     rng = np.random.default_rng(0)
-    atoms = bulk("Si", cubic=True, a=5.43) * (round((int(size) / 8) ** (1 / 3)),) * 3
+    n = round((int(size) / 8) ** (1 / 3))
+    atoms = bulk("Si", cubic=True, a=5.43) * (n, n, n)
     atoms.positions += rng.normal(0.0, 0.05, atoms.positions.shape)
     momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(atoms.get_masses()[:, None] * units.kB * 300.0)
     atoms.set_momenta(momenta - momenta.mean(axis=0))
