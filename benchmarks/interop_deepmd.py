@@ -17,13 +17,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 from copper import copper, pin, time_steps  # noqa: E402
+
+if TYPE_CHECKING:
+    from adatom.potential.structure import Structure
 
 TESTS = HERE.parent / "tests" / "potential" / "interop"
 
@@ -70,9 +74,6 @@ def forms(python: str, out: Path) -> None:
     from adatom.potential.interop.deepmd import read, write
 
     jax.config.update("jax_enable_x64", True)
-    sys.path[:0] = [str(TESTS)]
-    from test_deepmd import structure
-
     references = json.loads((TESTS / "deepmd" / "references.json").read_text(encoding="utf-8"))["models"]
     print(f"{'largest differences':<26}{'written back, DeePMD-kit':>30}{'float64':>22}{'float32':>22}")
     print(f"{'':<26}{'meV':>15}{'meV/Å':>15}{'meV':>11}{'meV/Å':>11}{'meV':>11}{'meV/Å':>11}")
@@ -88,6 +89,18 @@ def forms(python: str, out: Path) -> None:
             rows = [difference(r.energies, r.forces, x["energies"], x["forces"]) for r, x in zip(got, items, strict=True)]
             cells += [*np.max(rows, axis=0)]
         print(f"{name:<26}{cells[0]:>15.1e}{cells[1]:>15.1e}" + "".join(f"{x:>11.1e}" for x in cells[2:]))
+
+
+def structure(symbols: Sequence[str], item: dict[str, Any]) -> Structure:
+    import numpy as np
+    from ase.data import atomic_numbers
+
+    from adatom.potential.structure import Structure
+
+    box = item["box"]
+    numbers = np.array([atomic_numbers[symbols[t]] for t in item["types"]])
+    cell = np.zeros((3, 3)) if box is None else np.array(box)
+    return Structure(numbers, np.array(item["coord"]), cell, np.full(3, box is not None))
 
 
 def difference(e: Any, f: Any, e0: Any, f0: Any) -> tuple[float, float]:

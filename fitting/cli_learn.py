@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,9 +58,17 @@ def _run(source: Path, a: argparse.Namespace) -> int:
         reason = learn(config, directory, say=lambda line: print(line, flush=True))
     except (KeyboardInterrupt, Interrupted):
         print(f"adatom: interrupted; go on with: adatom learn {directory}", file=sys.stderr)
+        atexit.register(_leave)
         return 130
     print(f"\n{table(reports(directory))}\n{UNITS}\n\n{reason}; see {directory / 'model.adatom'} and {directory / 'report.html'}")
     return 0
+
+
+def _leave() -> None:
+    """At once: an interpreter that was interrupted while XLA compiled crashes when it takes jax down (jaxlib 0.10.1)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130)
 
 
 def _plan(config: Any, directory: Path) -> str:

@@ -76,7 +76,8 @@ class NeighbourList:
 
     def graph(self, system: System, positions: Array, cell: Array) -> Graph:
         """For `predict`, with the atoms where they are now."""
-        wrapped = positions - jnp.einsum("ac,acd->ad", self.images, cell[system.structure], precision="highest")
+        h = cell[system.structure]  # not an einsum: three small products an atom cost more there than the rest of a step
+        wrapped = positions - (self.images[:, 0:1] * h[:, 0] + self.images[:, 1:2] * h[:, 1] + self.images[:, 2:3] * h[:, 2])
         return Graph(
             wrapped, cell, system.structure, system.atom_mask, self.neighbours, self.shifts, self.mask, self.reverse,
             system.atom_capacity, self.slot_capacity,
@@ -165,9 +166,9 @@ def _around(system: System, plan: Plan, index: Array) -> tuple[Array, Array, Arr
 
 
 def _words(system: System, plan: Plan, table: _Table, wrapped: Array, cell: Array, length: float) -> Array:
-    """Bits of every atom of every bin: (b, m, t, w)."""
+    """Bits of every atom of every bin: (b, m, t, w), t species that the structures have."""
     n_bins, m = table.atoms.shape
-    offsets, n_species = len(_offsets(plan)), len(plan.slot_capacity)
+    offsets, present = len(_offsets(plan)), _present(system)
     n_words = -(-offsets * m // WORD)
     empty = table.atoms == system.n_rows
     safe = jnp.minimum(table.atoms, system.n_rows - 1)
@@ -184,8 +185,8 @@ def _words(system: System, plan: Plan, table: _Table, wrapped: Array, cell: Arra
         near = d[0] * d[0] + d[1] * d[1] + d[2] * d[2] < length * length
         near = near & exists[None, :, None] & ~own
         words = []
-        for t in range(n_species):
-            bits = near if n_species == 1 else near & (species[around] == t)[None]
+        for t in present:
+            bits = near if len(present) == 1 else near & (species[around] == t)[None]
             bits = jnp.pad(bits.reshape(m, -1), ((0, 0), (0, n_words * WORD - offsets * m))).reshape(m, n_words, WORD)
             power = jnp.left_shift(jnp.uint32(1), jnp.arange(WORD, dtype=jnp.uint32))
             words.append(jnp.where(bits, power[None, None, :], jnp.uint32(0)).sum(axis=-1, dtype=jnp.uint32))
@@ -193,6 +194,11 @@ def _words(system: System, plan: Plan, table: _Table, wrapped: Array, cell: Arra
 
     together = max(1, CHUNK // (m * m * offsets))
     return lax.map(one, jnp.arange(n_bins, dtype=jnp.int32), batch_size=min(together, n_bins))
+
+
+def _present(system: System) -> list[int]:
+    """The species that the structures have: a model may know many more, and these cost nothing."""
+    return [t for t, n in enumerate(system.atom_capacity) if n]
 
 
 def _ones(words: Array) -> Array:
@@ -224,14 +230,21 @@ def build(system: System, plan: Plan, positions: Array, cell: Array, length: flo
     upto = jnp.cumsum(ones, axis=-1)
     before = upto - ones
     counts = upto[:, :, -1]
-    species, n_offsets = jnp.asarray(system.species), len(_offsets(plan))
-    first_slot = jnp.asarray(first, dtype=jnp.int32)
+    present, n_offsets = _present(system), len(_offsets(plan))
+    species = jnp.asarray((np.cumsum(np.asarray(system.atom_capacity) > 0) - 1)[system.species], dtype=jnp.int32)
+    first_slot = jnp.asarray(first[present], dtype=jnp.int32)
 
     def row(i: Array) -> tuple[Array, Array, Array, Array]:
         around, shift, _ = _around(system, plan, index[i])
         here, parts = i * slots, []
-        for t, room in enumerate(plan.slot_capacity):
+        for s, room in enumerate(plan.slot_capacity):
             k = jnp.arange(room, dtype=jnp.int32)
+            if s not in present:
+                if room:
+                    none = jnp.zeros(room, dtype=bool)
+                    parts.append((i + 0 * k, jnp.zeros((room, 3), dtype=jnp.int8), none, here + int(first[s]) + k))
+                continue
+            t = present.index(s)
             word = jnp.minimum((upto[i, t][None, :] <= k[:, None]).sum(axis=1, dtype=jnp.int32), words.shape[-1] - 1)
             candidate = WORD * word + _bit(words[i, t][word], k - before[i, t][word])
             offset = jnp.minimum(candidate // m, n_offsets - 1)
@@ -241,7 +254,7 @@ def build(system: System, plan: Plan, positions: Array, cell: Array, length: flo
             lower = jnp.left_shift(jnp.uint32(1), (back % WORD).astype(jnp.uint32)) - jnp.uint32(1)
             at = jnp.minimum(back // WORD, words.shape[-1] - 1)
             slot = before[j, species[i], at] + _ones(words[j, species[i], at] & lower)
-            flat = jnp.where(used, j * slots + first_slot[species[i]] + slot, here + int(first[t]) + k)
+            flat = jnp.where(used, j * slots + first_slot[species[i]] + slot, here + int(first[s]) + k)
             parts.append((j, jnp.where(used[:, None], shift[offset], 0).astype(jnp.int8), used, flat))
         neighbours, shifts, mask, reverse = (jnp.concatenate(x) for x in zip(*parts, strict=True))
         return neighbours, shifts.T, mask, reverse
@@ -251,7 +264,8 @@ def build(system: System, plan: Plan, positions: Array, cell: Array, length: flo
     neighbours, shifts, mask, reverse = rows
     heights, grid = table.bins.heights, jnp.asarray(plan.grid, dtype=positions.dtype)[None, :]
     enough = jnp.asarray(plan.reach, dtype=positions.dtype)[None, :] * heights >= length * grid
-    needs = Needs(table.fullest, counts.max(axis=0), (enough | (~system.pbc & (grid == 1.0)) | jnp.isnan(heights)).all())
+    most = jnp.zeros(len(plan.slot_capacity), dtype=jnp.int32).at[np.array(present)].set(counts.max(axis=0))
+    needs = Needs(table.fullest, most, (enough | (~system.pbc & (grid == 1.0)) | jnp.isnan(heights)).all())
     room = jnp.asarray(plan.slot_capacity, dtype=jnp.int32)
     overflow = (needs.bin > m) | (needs.slots > room).any() | ~needs.fits
     reverse = jnp.where(overflow, jnp.arange(n * slots, dtype=jnp.int32), reverse.reshape(-1))
@@ -329,7 +343,8 @@ _build = jax.jit(build, static_argnames=("plan", "length"))
 
 def allocate(system: System, positions: Array, cell: Array, length: float, *, shrink: float = 0.0) -> tuple[Plan, NeighbourList]:
     """A plan with room to spare, and the list: built once with a guess to count, then with the capacities that needs."""
-    plan = make_plan(system, positions, cell, length, slots=(4,) * len(system.atom_capacity), shrink=shrink)
+    guess = tuple(4 if n else 0 for n in system.atom_capacity)
+    plan = make_plan(system, positions, cell, length, slots=guess, shrink=shrink)
     while True:
         found = _build(system, plan, positions, cell, length)
         if not bool(found.overflow):

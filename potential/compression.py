@@ -20,6 +20,7 @@ import numpy as np
 
 from adatom.potential.cutoffs import smooth_step_down
 from adatom.potential.descriptors.deep_potential import DeepPotentialConfig, contract
+from adatom.potential.families import family_of
 from adatom.potential.model import EnergyModel, Model, Params, repulsion_radius
 from adatom.potential.networks import Perceptron
 
@@ -80,7 +81,7 @@ class Compressed(EnergyModel, Protocol):
 
 def compress(model: EnergyModel, params: Params, precision: str) -> tuple[Compressed, Params] | None:
     """The compressed model and its params, or None where the descriptor is another or no degree meets the tolerance."""
-    if getattr(getattr(model, "config", None), "family", None) == "deepmd":
+    if family_of(model) == "deepmd":
         from adatom.potential.interop.deepmd.compressed import compress_deepmd
 
         return compress_deepmd(model, params, precision)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from adatom.potential.model import FittedModel
+from adatom.potential.model import EnergyModel, FittedModel
 
 FAMILIES = {
     "adatom": ("adatom.potential.model", "ModelConfig", "Model"),
@@ -19,18 +19,18 @@ FAMILIES = {
 """Family: module, its configuration (pydantic) and its model (`FittedModel`)."""
 
 
-def family_of(model: FittedModel) -> str:
-    """The name of a model's family; our own configuration does not say it."""
-    return str(getattr(model.config, "family", "adatom"))
+def family_of(model: EnergyModel) -> str:
+    """The name of a model's family; our own configuration does not say it, and analytic models have none."""
+    return str(getattr(getattr(model, "config", None), "family", "adatom"))
 
 
-def neighbour_limits(model: FittedModel) -> tuple[float, ...] | None:
+def neighbour_limits(model: EnergyModel) -> tuple[float, ...] | None:
     """Of each species, how many neighbours the model's own program keeps; None where it keeps all."""
     if family_of(model) != "deepmd":
         return None
     from adatom.potential.interop.deepmd.model import neighbour_limits
 
-    return neighbour_limits(model)
+    return neighbour_limits(model)  # type: ignore[arg-type]
 
 
 def make_model(config: dict[str, Any]) -> FittedModel:

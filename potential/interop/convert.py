@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +30,7 @@ def recognise(path: str | Path) -> str:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     for family in PROGRAMS:
-        if find_spec(f"adatom.potential.interop.{family}") and _module(family).recognise(path):
+        if _module(family).recognise(path):
             return family
     raise ModelFileError(
         f"{path}: not recognised as a model of {', '.join(PROGRAMS.values())}; name the family with --from {'|'.join(PROGRAMS)}"

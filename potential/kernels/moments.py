@@ -68,7 +68,8 @@ class KernelMoments:
         wide = jnp.float64
         out = call(
             numbers, jnp.asarray(graph.positions, dtype=wide), jnp.asarray(graph.cell, dtype=wide),
-            jnp.asarray(graph.structure), jnp.asarray(graph.atom_mask), jnp.asarray(graph.neighbours), jnp.asarray(graph.shifts),
+            jnp.asarray(graph.structure), jnp.asarray(graph.atom_mask), jnp.asarray(graph.neighbours),
+            jnp.asarray(graph.shifts).transpose(1, 2, 0),  # as the device's neighbour list has them in memory: no copy
             jnp.asarray(graph.mask), jnp.asarray(graph.reverse), sizes=np.array(sizes, dtype=np.int64),
             atoms=np.array(graph.atom_capacity, dtype=np.int64), slots=np.array(graph.slot_capacity, dtype=np.int64),
         )  # fmt: skip

@@ -47,13 +47,13 @@ template <class T, class Shift> struct Graph {
     const double *own = positions + 3 * i, *h = cell + 9 * structure[i];
     const int32_t* j = neighbours + i * slots;
     const bool* used = mask + i * slots;
-    const Shift *sx = shifts + i * slots, *sy = sx + atoms * slots, *sz = sy + atoms * slots;
+    const Shift* shift = shifts + 3 * i * slots;
     for (int64_t t = 0, k = 0; t < elements; ++t) {
       double closest = 4.0 * cutoff * cutoff;
       block.section(int(t));
       for (const int64_t stop = k + room[t]; k < stop; ++k) {
         if (!used[k]) continue;
-        const double *other = positions + 3 * j[k], a = sx[k], b = sy[k], c = sz[k];
+        const double *other = positions + 3 * int64_t(j[k]), a = shift[3 * k], b = shift[3 * k + 1], c = shift[3 * k + 2];
         const double x = other[0] - own[0] + (a * h[0] + b * h[3] + c * h[6]);
         const double y = other[1] - own[1] + (a * h[1] + b * h[4] + c * h[7]);
         const double z = other[2] - own[2] + (a * h[2] + b * h[5] + c * h[8]);

@@ -14,11 +14,13 @@ from ase.calculators.emt import EMT
 
 from adatom.fitting.active.choose import choose
 from adatom.fitting.active.config import dump_config as dump_learn_config
-from adatom.fitting.active.config import load_config, template
+from adatom.fitting.active.config import load_config
 from adatom.fitting.active.frames import divided, first_structures
 from adatom.fitting.active.ledger import Ledger, exclusive
+from adatom.fitting.active.report import coverage_table
 from adatom.fitting.active.selection import Window
 from adatom.fitting.active.stop import Stopwatch, finished
+from adatom.fitting.active.template import template
 from adatom.fitting.cli import main
 from adatom.fitting.config import ConfigError, dump_config
 from adatom.fitting.config import load_config as load_fit_config
@@ -244,3 +246,20 @@ def test_beyond_the_window_where_it_is_empty() -> None:
     assert found.rejected == {"atoms too close": 1}
     assert found.beyond == 2
     assert found.fractions[:3] == pytest.approx((1 / 6, 2 / 6, 3 / 6))
+
+
+def test_the_report_shows_the_calibration(tmp_path: Path) -> None:
+    one = {"scale": 2.0, "nominal": [0.5, 0.9], "factors": [1.0, 2.0], "found": [0.55, 0.88], "rank": 0.4, "samples": 9}
+    judged = {"nominal": [0.5, 0.9], "found": [0.4, 0.7], "ratio": 1.3, "rank": 0.2, "count": 5}
+    known = {"energy": one, "forces": one, "data": "validation, 9 frames"}
+    found = [
+        {"iteration": 0},
+        {"iteration": 1, "calibration": None, "new_labels": {}},
+        {"iteration": 2, "calibration": known, "new_labels": {"coverage": {"energy": judged, "forces": judged}}},
+        {"iteration": 3, "calibration": known, "new_labels": None},
+    ]
+    lines = coverage_table(found)
+    assert lines[0] == ["iteration", "of", "on", "50 %", "90 %", "error/σ", "rank correlation"]
+    assert lines[2] == ["2", "energy", "new labels", "40", "70", "1.30", "0.20"]
+    assert [x[0] for x in lines[1:]] == ["2"] * 4 + ["3"] * 2
+    assert coverage_table(found[:2]) == []

@@ -69,6 +69,7 @@ def models(table: str) -> dict[str, dict]:
                 "attn_dotr": False, "normalize": False, "temperature": 0.7, "concat_output_tebd": False, "use_tebd_bias": True},
         ),
         "attention_none": standard(2, {**ATTEN, "tebd_input_mode": "strip", "attn_layer": 0}),
+        "attention_v2": standard(2, {**ATTEN, "type": "se_atten_v2", "attn_layer": 1}),
         "zbl": {"type_map": TYPES[:2], "use_srtab": table, "smin_alpha": 0.1, "sw_rmin": 0.8, "sw_rmax": 1.9,
                 "descriptor": {**ATTEN, "attn_layer": 0}, "fitting_net": FIT},
         "linear": {"type": "linear_ener", "type_map": TYPES[:2], "weights": [0.7, 1.4],
@@ -94,11 +95,11 @@ def randomise(node: object, rng: np.random.Generator) -> None:
     variables = node.get("@variables") or {}
     if "davg" in variables:
         t, _, width = variables["davg"].shape
-        sel = node["sel"] if node["type"] != "dpa1" else [sum(np.atleast_1d(node["sel"]))]
+        sel = node["sel"] if node["type"] not in ("dpa1", "se_atten_v2") else [sum(np.atleast_1d(node["sel"]))]
         for k in range(len(sel)):
             section = slice(sum(sel[:k]), sum(sel[: k + 1]))
             mean, std = rng.uniform(0.02, 0.1, t), rng.uniform(0.04, 0.12, (t, 2))
-            if node["type"] not in ("dpa1",):
+            if node["type"] not in ("dpa1", "se_atten_v2"):
                 variables["davg"][:, section, 0] = mean[:, None]
             variables["dstd"][:, section, 0] = std[:, None, 0]
             if width == 4:

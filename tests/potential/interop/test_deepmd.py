@@ -15,6 +15,7 @@ from helpers import awkward_structures, deep_potential, evaluate_all, make_poten
 from numpy.testing import assert_allclose
 
 from adatom.fitting import cli
+from adatom.md.field import make_field
 from adatom.potential.calculator import AdatomCalculator
 from adatom.potential.compression import compress
 from adatom.potential.evaluator import Evaluator, NeighbourWarning
@@ -167,6 +168,22 @@ def test_compressed_is_the_same(name):
     ):
         assert_allclose(got.energies, want.energies, rtol=0, atol=1e-5 * max(np.abs(want.energies).max(), 1.0))
         assert_allclose(got.forces, want.forces, rtol=0, atol=2e-4 * max(np.abs(want.forces).max(), 1.0))
+
+
+def test_pairs_too_close_for_the_series_are_computed_by_the_nets():
+    """In the calculator, and in MD."""
+    potential, item = model("se_e2_a.dp"), REFERENCES["se_e2_a.dp"][2]
+    close = structure(potential.symbols, {**item, "coord": [[0.0, 0.0, 0.0], [0.2, 0.0, 0.0], [1.5, 0.3, 0.2]]})
+    quick, exact = (Evaluator(potential, precision="float64", compressed=c) for c in (True, False))
+    with jax.enable_x64(True):
+        packed = compress(potential.model, potential.params, "float32")
+    assert packed is not None
+    assert packed[0].shortest > 0.2
+    assert_allclose(quick(close).forces, exact(close).forces, rtol=1e-12)
+    float32 = Evaluator(potential, precision="float32")
+    assert float32.compression is not None
+    assert_allclose(float32(close).forces, exact(close).forces, rtol=0, atol=1e-4 * np.abs(exact(close).forces).max())
+    assert make_field(potential, precision="float32").compressed_from == packed[0].shortest
 
 
 def test_more_neighbours_than_sel_are_counted_once(tmp_path):
