@@ -9,7 +9,6 @@ atom that loses its last neighbour goes to E0, and the nuclear repulsion below t
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,12 @@ import numpy as np
 from adatom.potential.descriptors import DeepPotentialConfig
 from adatom.potential.interop.deepmd.config import DeepmdConfig, SeA, Standard
 from adatom.potential.interop.deepmd.model import DeepmdModel
-from adatom.potential.model import Model, Params, Statistics, repulsion_radius
+from adatom.potential.interop.differences import warn_of_differences
+from adatom.potential.model import Model, Params, Statistics
 from adatom.potential.potential import Potential
 
 DENSEST = 0.2
 """Atoms/Å³, more than diamond's 0.176: no list of neighbours is longer than a sphere of that density."""
-
-
-class NotTheSameWarning(UserWarning):
-    """Where the written model differs from the potential."""
 
 
 def as_deepmd(potential: Potential) -> Potential:
@@ -66,21 +62,9 @@ def as_deepmd(potential: Potential) -> Potential:
     e0 = np.asarray(s.e0, dtype=np.float64) + np.asarray(s.shift, dtype=np.float64)
     zeros = np.zeros((t, t))
     plain = Statistics(e0, np.zeros(t), np.ones(t), np.zeros((t, 1)), np.ones((t, 1)), zeros)
-    _say(potential)
+    warn_of_differences(potential, "DeePMD-kit")
     made = DeepmdModel(DeepmdConfig(elements=model.elements, terms=(term,)))
     return Potential(made, {"network": network, "statistics": plain}, dict(potential.info))
-
-
-def _say(potential: Potential) -> None:
-    model = potential.model
-    assert isinstance(model, Model)
-    missing = ["atoms without neighbours have not E0"] if model.config.isolated_limit else []
-    if model.config.repulsion:
-        outer, names = np.asarray(repulsion_radius(potential.statistics.min_distance, model.elements)), potential.symbols
-        pairs = [f"{a}-{b} {outer[i, j]:.2f}" for i, a in enumerate(names) for j, b in enumerate(names[i:], i)]
-        missing.append(f"there is no nuclear repulsion below (Å) {', '.join(pairs)}")
-    if missing:
-        warnings.warn(f"in DeePMD-kit {', and '.join(missing)}", NotTheSameWarning, stacklevel=4)
 
 
 def _room(shortest: np.ndarray, cutoff: float) -> int:

@@ -1,7 +1,7 @@
 """A potential as a folder for n2p2: input.nn, scaling.data, weights.NNN.data, in Å and eV.
 
-Our own symmetry functions have n2p2's form where nothing is added to it: no repulsion, no isolated limit, no residual
-connections. Minimum and maximum of their functions, which n2p2 only warns by, are not known: ±1e30.
+Our own symmetry functions have n2p2's form where the network has no residual connections; the limits of no neighbour and
+of very close ones stay behind. Minimum and maximum of the functions, which n2p2 only warns by, are not known: ±1e30.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ase.data import chemical_symbols
 
 from adatom.potential.descriptors import SymmetryFunctionsConfig
 from adatom.potential.families import family_of
+from adatom.potential.interop.differences import warn_of_differences
 from adatom.potential.interop.n2p2.config import Compact, Gaussian, N2p2Config, order
 from adatom.potential.interop.n2p2.model import N2p2Model
 from adatom.potential.interop.n2p2.settings import CUTOFFS, PARAMETERS
@@ -54,7 +55,8 @@ def write(potential: Potential, path: str | Path) -> None:
 
 
 def as_n2p2(potential: Potential) -> Potential:
-    """Our own model of symmetry functions as one of n2p2, with the same energies."""
+    """Our own model of symmetry functions as one of n2p2: the same energies wherever atoms have neighbours and none is closer
+    than in the data; NotTheSameWarning says so. ValueError where there is no such model."""
     config, params = potential.model.config, potential.params
     if not isinstance(config, ModelConfig):
         raise ValueError(f"{WHY}it is a model of {family_of(potential.model)}")
@@ -65,13 +67,12 @@ def as_n2p2(potential: Potential) -> Potential:
     widths = (n_features, *net.widths)
     residual = [f"{a} to {b}" for a, b in zip(widths[:-1], widths[1:], strict=True) if b in (a, 2 * a)]
     for there, what in (
-        (config.repulsion, "repulsion = true"),
-        (config.isolated_limit, "isolated_limit = true"),
         (net.activation not in ACTIVATIONS, f"activation = {net.activation!r}; it has {' and '.join(ACTIVATIONS)}"),
         (bool(residual), f"a residual connection, which layers of width {', '.join(residual)} have"),
     ):
         if there:
             raise ValueError(f"{WHY}it has {what}")
+    warn_of_differences(potential, "n2p2")
     s, t = potential.statistics, len(config.elements)
     order_of_elements = np.argsort(config.elements)
     ours = [_functions(d, config.elements) for _ in range(t)]

@@ -21,7 +21,7 @@ from adatom.potential.compression import compress
 from adatom.potential.evaluator import Evaluator, NeighbourWarning
 from adatom.potential.interop import convert
 from adatom.potential.interop.deepmd import nets, read, write
-from adatom.potential.interop.deepmd.own import NotTheSameWarning
+from adatom.potential.interop.differences import NotTheSameWarning
 from adatom.potential.model_file import ModelFileError, load
 from adatom.potential.potential import Potential, flatten
 from adatom.potential.structure import Structure

@@ -17,6 +17,7 @@ from numpy.testing import assert_allclose
 from adatom.fitting import cli
 from adatom.potential import AdatomCalculator
 from adatom.potential.graph import batch, neighbourhood
+from adatom.potential.interop.differences import NotTheSameWarning
 from adatom.potential.interop.n2p2 import read, write
 from adatom.potential.interop.n2p2.cutoffs import bump, cutoff_function
 from adatom.potential.interop.n2p2.settings import CORES, CUTOFFS
@@ -107,13 +108,12 @@ def test_all_of_it_again_after_writing(tmp_path):
 def test_our_own_symmetry_functions_are_written_for_n2p2(kind, tmp_path):
     """Elements in another order, mean and spread, shift and scale: the same energies from what n2p2 would read."""
     descriptor = symmetry_functions(angular_kind=kind, n_radial=2, n_angular=1, cutoff_function="cosine")
-    config = ModelConfig(
-        elements=(8, 1), descriptor=descriptor, fitting_net=FittingNetConfig(widths=(5, 4), activation="tanh"),
-        repulsion=False, isolated_limit=False,
-    )  # fmt: skip
-    model = Model(config)
-    potential = Potential(model, make_params(model))
-    write(potential, tmp_path)
+    net = FittingNetConfig(widths=(5, 4), activation="tanh")
+    full = Model(ModelConfig(elements=(8, 1), descriptor=descriptor, fitting_net=net))
+    params = make_params(full, min_distance=0.5)
+    with pytest.warns(NotTheSameWarning, match="in n2p2 atoms without neighbours have not E0, and there is no nuclear repulsion"):
+        write(Potential(full, params), tmp_path)
+    potential = Potential(Model(full.config.model_copy(update={"repulsion": False, "isolated_limit": False})), params)
     other = read(tmp_path)
     structures = [awkward_structures((8, 1))[k] for k in ("left-handed", "one element")]
     assert other.symbols == ("H", "O")
@@ -127,8 +127,6 @@ def test_our_own_symmetry_functions_are_written_for_n2p2(kind, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"repulsion": True}, "it has repulsion = true"),
-        ({"isolated_limit": True}, "it has isolated_limit = true"),
         ({"fitting_net": FittingNetConfig(widths=(5, 4))}, "it has activation = 'silu'"),
         ({"fitting_net": FittingNetConfig(widths=(5, 10), activation="tanh")}, "a residual connection, .* 5 to 10 have"),
         ({"descriptor": deep_potential()}, "its descriptor is deep_potential"),
@@ -136,7 +134,7 @@ def test_our_own_symmetry_functions_are_written_for_n2p2(kind, tmp_path):
 )
 def test_what_n2p2_cannot_have_is_refused(settings, why, tmp_path):
     tanh = FittingNetConfig(widths=(5, 4), activation="tanh")
-    form = {"elements": (14,), "descriptor": symmetry_functions(), "repulsion": False, "isolated_limit": False}
+    form = {"elements": (14,), "descriptor": symmetry_functions()}
     model = Model(ModelConfig(**({"fitting_net": tanh} | form | settings)))
     with pytest.raises(ValueError, match=f"^n2p2 has no form for this potential: .*{why}"):
         write(Potential(model, {}), tmp_path)
