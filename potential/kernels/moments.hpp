@@ -321,7 +321,7 @@ template <class T> class Block {
 
   // scratch of `evaluate`
   Array<T> ux, uy, uz, r, inverse, f, df, gaussians, turned, monomial, sums, tensors, back, h, d;
-  Array<T> features, slope, up, down, net, damp, rim;
+  Array<T> features, slope, up, net;
   static constexpr double kFar = 1e3;
 
  private:
