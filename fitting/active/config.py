@@ -28,7 +28,7 @@ from adatom.fitting.config import (
 
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Rule = Literal["weighted", "determinant", "farthest", "highest", "random"]
+Rule = Literal["clusters", "weighted", "determinant", "farthest", "highest", "random"]
 
 
 class _Section(BaseModel):
