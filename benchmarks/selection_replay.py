@@ -12,7 +12,6 @@ and committee are trained on, from what they were. Rules:
 random-all       any frame of the exploration                    random           any candidate of the window: DP-GEN's
 highest          the candidates of largest deviation σ           weighted         largest determinant of features times σ
 determinant      largest determinant of features of `look`       farthest         farthest points, same features
-clusters         nearest to the centres of clusters weighted by σ²
 
 Labels needed are read off where an error first falls to what random-all (or random) ends with, interpolated; random-all
 goes on for two more rounds than the others, since it needs no committee. Properties (of `adatom.fitting.properties`): one
@@ -42,7 +41,7 @@ sys.path.insert(0, str(HERE))
 from calculator_speed import commit, cpu_name  # noqa: E402
 from copper import pin  # noqa: E402
 
-RULES = ("random-all", "random", "clusters", "weighted", "determinant", "farthest", "highest")
+RULES = ("random-all", "random", "determinant", "weighted", "farthest", "highest")
 TEMPERATURES, MELT = (300.0, 900.0, 1500.0), 3000.0
 LABELS, STEPS, MEMBERS = 12, 400, 4
 """Labels of a round (and a batch), steps a round (the committee: half), members of the committee."""

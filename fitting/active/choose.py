@@ -15,7 +15,6 @@ from adatom.fitting.active.diversity import (
     farthest_points,
     greedy_determinant,
     standardised,
-    weighted_clusters,
 )
 from adatom.fitting.active.selection import Fractions, Verdict, Window, broken, classify, fractions, highest, random_within
 
@@ -70,8 +69,6 @@ def _pick(
     if rule == "highest" or len(deviation) <= count:
         return highest(deviation, allowed, count)
     x, y = standardised(features, labelled)
-    if rule == "clusters":
-        return weighted_clusters(x, deviation, count)
     if rule == "weighted":
         return deviation_weighted_determinant(x, deviation, count, noise=max(accepted, 1e-9))
     return (greedy_determinant if rule == "determinant" else farthest_points)(x, count, labelled=y)

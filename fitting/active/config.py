@@ -28,7 +28,7 @@ from adatom.fitting.config import (
 
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Rule = Literal["clusters", "weighted", "determinant", "farthest", "highest", "random"]
+Rule = Literal["determinant", "weighted", "farthest", "highest", "random"]
 
 
 class _Section(BaseModel):
@@ -202,7 +202,7 @@ kind = "vacancies"
 atoms = 32
 
 [select]
-rule = "determinant"             # determinant, farthest, highest, random
+rule = "determinant"             # determinant, weighted, farthest, highest, random
 labels = 20                      # an iteration, at most
 # lower_eV_A = 0.1               # window of the force's σ; adaptive where not given
 # upper_eV_A = 0.5

@@ -8,12 +8,10 @@ random; ties go to the lower index.
     farthest_points                  x* = argmax_i min_{s chosen or labelled} |x_i − x_s|
     greedy_determinant               x* = argmax_i log det(A + x_i x_iᵀ),  A = σ² 1 + Σ_{labelled, chosen} x xᵀ
     deviation_weighted_determinant   the same with x_i → ε_i x_i/|x_i|: large and different errors first
-    weighted_clusters                one for each of `count` clusters, min Σ_i ε_i² |x_i − centre(i)|²: what many frames stand for
 
 Farthest points: Imbalzano et al., J. Chem. Phys. 148, 241730 (2018), after Bartók. Determinant: D-optimality as in Podryabinkin
 and Shapeev, Comput. Mater. Sci. 140, 171 (2017); that the greedy maximum is the Gaussian case of BatchBALD (Kirsch et al.,
 NeurIPS 2019) and "MaxDet" of Holzmüller et al., JMLR 24, 164 (2023), is why σ is a noise and why ε may weigh the features.
-Clusters weighted by uncertainty: Prabhu et al., ICCV 2021, 8505.
 """
 
 from __future__ import annotations
@@ -137,42 +135,13 @@ def deviation_weighted_determinant(
     committee that was trained on them has taken them into account. Raises ValueError for a negative or not finite deviation.
     """
     x, _ = _checked(features, None)
-    epsilon = _deviations(deviation, len(x))
+    epsilon = np.asarray(deviation, dtype=np.float64)
+    if epsilon.shape != (len(x),):
+        raise ValueError(f"{len(x)} rows of features, but deviations of shape {epsilon.shape}")
+    if not (np.isfinite(epsilon) & (epsilon >= 0.0)).all():
+        raise ValueError(f"deviation {int(np.argmin(np.isfinite(epsilon) & (epsilon >= 0.0)))} is negative or not finite")
     length = np.sqrt((x * x).sum(axis=1))
     return greedy_determinant(x * (epsilon / np.where(length > 0.0, length, 1.0))[:, None], count, excluded=excluded, noise=noise)
-
-
-def weighted_clusters(
-    features: Array, deviation: Array, count: int, *, excluded: Sequence[int] = (), rounds: int = 30
-) -> Indices:  # fmt: skip
-    """Of each cluster of k-means with weights ε² the one nearest to its centre: (≤ count,), the heaviest cluster first.
-
-    Centres begin at the largest ε, then where ε² times the squared distance to the others is largest. Frames that are alike
-    count together, so that what is visited often and badly known comes before a single outlier. Cost rounds·n·count·d. Raises
-    ValueError as `deviation_weighted_determinant`.
-    """
-    x, _ = _checked(features, None)
-    weight = _deviations(deviation, len(x)) ** 2
-    where = np.flatnonzero(_free(len(x), count, excluded))
-    x, weight = x[where], weight[where] + 1e-12 * max(float(weight.max(initial=0.0)), 1e-300)
-    if not len(x) or not count:
-        return np.empty(0, dtype=np.int64)
-    chosen = [int(np.argmax(weight))]
-    squared = ((x - x[chosen[0]]) ** 2).sum(axis=1)
-    while len(chosen) < count and (squared > 0.0).any():
-        chosen.append(int(np.argmax(weight * squared)))
-        squared = np.minimum(squared, ((x - x[chosen[-1]]) ** 2).sum(axis=1))
-    centres = x[chosen]
-    for _ in range(rounds):
-        own = _nearest(x, centres)
-        total = np.bincount(own, weight, minlength=len(centres))
-        moved = np.stack([np.bincount(own, weight * column, minlength=len(centres)) for column in x.T], axis=1)
-        centres = np.where(total[:, None] > 0.0, moved / np.where(total > 0.0, total, 1.0)[:, None], centres)
-    own = _nearest(x, centres)
-    total = np.bincount(own, weight, minlength=len(centres))
-    away = ((x - centres[own]) ** 2).sum(axis=1)
-    order = [k for k in np.argsort(-total, kind="stable") if total[k] > 0.0]
-    return where[[int(np.argmin(np.where(own == k, away, np.inf))) for k in order]]
 
 
 def without_duplicates(features: Array, tolerance: float, *, labelled: Array | None = None) -> Indices:
@@ -201,20 +170,6 @@ def _checked(features: Array, other: Array | None) -> tuple[Array, Array]:
         if len(bad):
             raise ValueError(f"the features of {name} {bad[0]} and {len(bad) - 1} more are not finite")
     return x, y
-
-
-def _deviations(deviation: Array, n: int) -> Array:
-    epsilon = np.asarray(deviation, dtype=np.float64)
-    if epsilon.shape != (n,):
-        raise ValueError(f"{n} rows of features, but deviations of shape {epsilon.shape}")
-    if not (np.isfinite(epsilon) & (epsilon >= 0.0)).all():
-        raise ValueError(f"deviation {int(np.argmin(np.isfinite(epsilon) & (epsilon >= 0.0)))} is negative or not finite")
-    return epsilon
-
-
-def _nearest(x: Array, centres: Array) -> Indices:
-    """Of each row the number of the nearest centre: (n,)."""
-    return np.argmin((centres**2).sum(axis=1)[None] - 2.0 * x @ centres.T, axis=1)
 
 
 def _free(n: int, count: int, excluded: Sequence[int]) -> NDArray[np.bool_]:
