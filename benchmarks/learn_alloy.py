@@ -37,7 +37,7 @@ labels = 20
 prototypes = {fcc = "fcc.extxyz"}
 temperatures_K = [300, 800, 1400]
 pressures_GPa = [0.0, 5.0]
-runs = 30
+runs = 20
 duration_ps = 2.0
 growth = 5.0
 max_duration_ps = 50.0
@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("cuni-learn"))
-    parser.add_argument("--iterations", type=int, default=6)
+    parser.add_argument("--iterations", type=int, default=4)
     options = parser.parse_args(arguments)
     import ase.io
     from ase.build import bulk

@@ -65,7 +65,7 @@ checkpoint_seconds = 0.2
 kind = "deep"
 members = 2
 [stop]
-iterations = 3
+iterations = 2
 """
 CALCULATOR = '''
 """EMT that takes a second, and writes down what it has computed."""

@@ -41,7 +41,7 @@ sys.path.insert(0, str(HERE))
 from calculator_speed import commit, cpu_name  # noqa: E402
 from copper import pin  # noqa: E402
 
-RULES = ("random-all", "random", "weighted", "determinant", "farthest", "highest")
+RULES = ("random-all", "random", "determinant", "weighted", "farthest", "highest")
 TEMPERATURES, MELT = (300.0, 900.0, 1500.0), 3000.0
 LABELS, STEPS, MEMBERS = 12, 400, 4
 """Labels of a round (and a batch), steps a round (the committee: half), members of the committee."""

@@ -32,7 +32,7 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 GOING_ON = 0.25
 """Learning rate of a fit that goes on from the potential before, as a part of one anew: enough to follow, not to forget."""
-Rule = Literal["weighted", "determinant", "farthest", "highest", "random"]
+Rule = Literal["determinant", "weighted", "farthest", "highest", "random"]
 
 
 class _Section(BaseModel):
