@@ -42,7 +42,7 @@ kind = "vacancies"
 atoms = 32
 
 [select]
-rule = "determinant"             # determinant, farthest, highest, random
+rule = "determinant"             # determinant, weighted, farthest, highest, random
 labels = 20                      # an iteration, at most
 # lower_eV_A = 0.1               # window of the force's σ; adaptive where not given
 # upper_eV_A = 0.5
