@@ -73,10 +73,13 @@ def fit(
     for frame in every:
         require_finite(frame)
     training, validation = (frames, given) if given else divide(frames, config)
+    model = source.model if source else new_model(config.model, _elements(config.model, training, [*validation, *test]))
     _check_losses(config, training)
+    e0, how = (np.asarray(source.statistics.e0), "") if source else _e0(config.model, training, model.elements)
     with jax.enable_x64(True):
         potential, summary = _train(
-            config, source, training, validation, test, out, resume=resume, say=say, moved=source is not previous
+            config, model, training, validation, e0, out, resume=resume, say=say, how=how, source=source,
+            moved=source is not previous,
         )  # fmt: skip
     judgement = None
     if potential.committee is not None:
@@ -205,11 +208,10 @@ def _e0(section: ModelSection, training: Sequence[Frame], elements: tuple[int, .
 
 
 def _train(
-    config: FitConfig, source: Potential | None, training: Sequence[Frame], validation: Sequence[Frame], test: Sequence[Frame],
-    out: Path, *, resume: bool, say: Say, moved: bool,
+    config: FitConfig, model: FittedModel, training: Sequence[Frame], validation: Sequence[Frame], e0: np.ndarray, out: Path,
+    *, resume: bool, say: Say, how: str, source: Potential | None, moved: bool,
 ) -> tuple[Potential, dict[str, Any]]:  # fmt: skip
     precision = config.training.precision
-    model = source.model if source else new_model(config.model, _elements(config.model, training, [*validation, *test]))
     every = [*training, *validation]
     items = neighbourhoods(every, model.elements, model.cutoff)
     buckets = make_buckets(every, items, config.training.max_buckets)
@@ -227,7 +229,6 @@ def _train(
     else:
         assert isinstance(model, Model)
         network = model.init(jax.random.key(config.training.seed))
-        e0, how = _e0(config.model, training, model.elements)
         statistics = make_statistics(model, network, training, items[: len(training)], buckets, e0)
     fixed = network if "constants" in network else {}
     problem = Problem(model, statistics, buckets, train_rows, valid_rows, config.loss, config.training, fixed)
