@@ -117,7 +117,7 @@ class Pool:
     def __init__(self, oracle: Any, seed: int, frames_each: int) -> None:
         import jax
 
-        from adatom.fitting.active.judge import frame_of
+        from adatom.fitting.active.frames import frame_of
         from adatom.fitting.batches import make_buckets, neighbourhoods
         from adatom.fitting.config import LossConfig, TrainingConfig
         from adatom.fitting.e0 import least_squares_e0

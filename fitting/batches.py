@@ -68,16 +68,26 @@ def neighbourhoods(frames: Sequence[Frame], elements: Sequence[int], cutoff: flo
     return [neighbourhood(f.structure, elements, cutoff, name=f.source) for f in frames]
 
 
-def make_buckets(frames: Sequence[Frame], items: Sequence[Neighbourhood], max_buckets: int = 4) -> list[Bucket]:
-    """Cut the frames, sorted by padded cost, into at most `max_buckets` groups with the least padding."""
+ONCE = 3e6
+"""Atoms × slots that take about as long to evaluate as one more size to compile."""
+
+
+def make_buckets(
+    frames: Sequence[Frame], items: Sequence[Neighbourhood], max_buckets: int = 4, *, worth: float = 0.0
+) -> list[Bucket]:  # fmt: skip
+    """Cut the frames, sorted by padded cost, into at most `max_buckets` groups with the least padding.
+
+    worth: atoms × slots that one more group must save. `ONCE` for what is evaluated once.
+    """
     cost = np.array([x.atom_counts.sum() * max(sum(_slots([x])), 1) for x in items], dtype=float)
     order = np.argsort(cost, kind="stable")
-    cuts = _cuts(cost[order], max_buckets)
+    cuts = _cuts(cost[order], max_buckets, worth)
     return [_stack([frames[i] for i in part], [items[i] for i in part], part) for part in np.split(order, cuts)]
 
 
-def _cuts(cost: np.ndarray, max_buckets: int) -> list[int]:
-    """Cut positions of a sorted list that minimise Σ len(group)·max(group), by dynamic programming over at most 64 candidates."""
+def _cuts(cost: np.ndarray, max_buckets: int, worth: float = 0.0) -> list[int]:
+    """Cut positions of a sorted list that minimise Σ (len(group)·max(group) + worth), by dynamic programming over at most 64
+    candidates."""
     n = len(cost)
     edges = sorted({0, n, *(np.flatnonzero(np.diff(cost)) + 1).tolist()})
     if len(edges) > 65:
@@ -90,8 +100,8 @@ def _cuts(cost: np.ndarray, max_buckets: int) -> list[int]:
             if options:
                 row[stop] = min(options)
         best.append(row)
-    worth = [(row[n][0] * (1.0 + 0.02 * g), row[n][1]) for g, row in enumerate(best) if n in row]
-    return min(worth)[1][1:]
+    totals = [(row[n][0] * (1.0 + 0.02 * g) + worth * g, row[n][1]) for g, row in enumerate(best) if n in row]
+    return min(totals)[1][1:]
 
 
 def _slots(items: Sequence[Neighbourhood]) -> tuple[int, ...]:
@@ -150,6 +160,14 @@ def chunks(index: np.ndarray, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]
     for start in range(0, len(index), n):
         part = index[start : start + n]
         yield np.pad(part, (0, n - len(part))).astype(np.int32), np.arange(n) < len(part)
+
+
+def portions(bucket: Bucket, atoms: int) -> Iterator[tuple[Bucket, np.ndarray, np.ndarray]]:
+    """The bucket in parts of about so many atoms: (part, numbers of its frames, present). Their shape does not depend on how many
+    frames there are, where these are more than a part."""
+    size = min(few(len(bucket)), max(1, atoms // sum(bucket.atom_capacity)))
+    for rows, present in chunks(np.arange(len(bucket)), size):
+        yield jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows], bucket), np.asarray(bucket.frame)[rows[present]], present
 
 
 def assemble(bucket: Bucket, index: Array, present: Array) -> tuple[Graph, Targets]:

@@ -20,10 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import spearmanr
 
-from adatom.fitting.batches import Bucket, assemble, chunks, make_buckets, neighbourhoods
+from adatom.fitting.batches import ONCE, Bucket, assemble, make_buckets, neighbourhoods, portions
 from adatom.fitting.dataset import Frame
 from adatom.fitting.metrics import ATOMS
-from adatom.fitting.sizes import few
 from adatom.potential.committee import Calibration, Coverage, spread
 from adatom.potential.model import Model, Params
 from adatom.potential.potential import Potential
@@ -44,24 +43,28 @@ class Errors(NamedTuple):
     frame: np.ndarray
 
 
+Pair = tuple[Errors, Errors]
+"""Of energies [eV, total] and of forces [eV/Å, per atom]."""
+
+
 def errors_and_spreads(
     potential: Potential, frames: Sequence[Frame], *, precision: str = "float32",
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Errors, Errors]:  # fmt: skip
-    """Energies [eV, total] and forces [eV/Å, per atom] of labelled frames. Raises ValueError where there is no committee."""
+) -> Pair:  # fmt: skip
+    """Of labelled frames. Raises ValueError where there is no committee."""
     if potential.committee is None:
         raise ValueError("the potential knows nothing about its own error: fit it with [uncertainty] kind other than 'none'")
     items = neighbourhoods(frames, potential.model.elements, potential.model.cutoff)
     members = {"network": potential.committee.members}
     parts: list[tuple[list[np.ndarray], list[np.ndarray]]] = []
     done = 0
-    for bucket in make_buckets(frames, items):
-        size = min(few(len(bucket)), max(1, ATOMS // sum(bucket.atom_capacity)))
-        for rows, present in chunks(np.arange(len(bucket)), size):
+    for bucket in make_buckets(frames, items, worth=ONCE):
+        for part, numbers, present in portions(bucket, ATOMS):
             with jax.enable_x64(True):
-                found = _forward(potential.model, potential.params, members, bucket, rows, present, precision)
+                every = np.arange(len(present))
+                found = _forward(potential.model, potential.params, members, part, every, present, precision)
             energy, s_energy, on_e, force, s_force, on_f, structure = (np.asarray(x, dtype=np.float64) for x in found)
-            index = np.asarray(bucket.frame)[rows]
+            index = np.pad(numbers, (0, len(present) - len(numbers)))
             e, f = on_e > 0, on_f > 0
             parts.append(([energy[e], s_energy[e], index[e]], [force[f], s_force[f], index[structure[f].astype(int)]]))
             done += int(present.sum())
@@ -88,16 +91,39 @@ def _forward(
     )  # fmt: skip
 
 
-def calibrated(potential: Potential, frames: Sequence[Frame], *, data: str, precision: str = "float32") -> Potential:
-    """The potential with its committee calibrated on `frames`; as it is where there are too few to say anything."""
+def calibrated(
+    potential: Potential, frames: Sequence[Frame], *, data: str, precision: str = "float32", earlier: Pair | None = None
+) -> Potential:  # fmt: skip
+    """The potential with its committee calibrated on `frames`; as it is where there are too few to say anything.
+
+    earlier: errors and spreads of potentials before it, made in the same way, on frames that they had not been trained on: added
+    to its own where these are too few. Its ratios of error to spread are then taken to be theirs.
+    """
     assert potential.committee is not None
-    if len(frames) < LEAST:
+    about = f"{data}, {len(frames)} frames"
+    pairs = [errors_and_spreads(potential, frames, precision=precision)] if frames else []
+    if earlier is not None and not (pairs and enough(pairs[0])):
+        about = f"{about}, and labels of earlier iterations before training on them" if frames else "labels of earlier iterations"
+        pairs.append(earlier)
+    if not pairs:
         return potential
-    energy, forces = errors_and_spreads(potential, frames, precision=precision)
-    if min(len(np.unique(energy.frame)), len(np.unique(forces.frame))) < LEAST:
+    both = pooled(pairs)
+    if not enough(both):
         return potential
-    known = Calibration(energy=coverage(energy), forces=coverage(forces), data=f"{data}, {len(frames)} frames")
+    known = Calibration(energy=coverage(both[0]), forces=coverage(both[1]), data=about)
     return replace(potential, committee=replace(potential.committee, calibration=known))
+
+
+def enough(pair: Pair) -> bool:
+    return min(len(np.unique(x.frame)) for x in pair) >= LEAST
+
+
+def pooled(pairs: Sequence[Pair]) -> Pair:
+    """All together; frames of different pairs are different frames."""
+    starts = np.cumsum([0, *(1 + max(int(x.frame.max(initial=-1)) for x in pair) for pair in pairs)])
+    shifted = [[x._replace(frame=x.frame + start) for x in pair] for pair, start in zip(pairs, starts[:-1], strict=True)]
+    energy, forces = (Errors(*(np.concatenate(x) for x in zip(*column, strict=True))) for column in zip(*shifted, strict=True))
+    return energy, forces
 
 
 def coverage(x: Errors) -> Coverage:

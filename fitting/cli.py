@@ -232,7 +232,7 @@ def _template(a: argparse.Namespace) -> int:
     if a.what == "fit":
         from adatom.fitting.config import template
     elif a.what == "learn":
-        from adatom.fitting.active.config import template
+        from adatom.fitting.active.template import template
     else:
         from adatom.md.config import template
 

@@ -113,6 +113,15 @@ class TrainingConfig(_Section):
     seed: Annotated[int, Field(ge=0, description="all that is random comes from it")] = 1
 
 
+VISITS = 10_000_000
+"""Atoms seen in a default training, all epochs together: about ten minutes of one core for the default model."""
+
+
+def epochs_of(training: TrainingConfig, atoms: int) -> int:
+    """As configured, or as many as make `VISITS` visits to the atoms of all training frames, at least 10 and at most 3000."""
+    return training.epochs or min(max(round(VISITS / max(atoms, 1)), 10), 3000)
+
+
 class UncertaintyConfig(_Section):
     """[uncertainty]: what the potential will know about its own error."""
 

@@ -16,8 +16,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from adatom.fitting import plots
 from adatom.fitting.audit import audit, audit_leakage
 from adatom.fitting.batches import Bucket, make_buckets, neighbourhoods
-from adatom.fitting.calibration import LEAST, calibrated, errors_and_spreads, judged
-from adatom.fitting.calibration import table as calibration_table
+from adatom.fitting.calibration import Pair, calibrated
 from adatom.fitting.config import ConfigError, FitConfig, LossConfig, ModelSection, dump_config, load_config
 from adatom.fitting.dataset import DataError, Frame, LabelKeys, read_frames
 from adatom.fitting.e0 import elements_of, isolated_e0, least_squares_e0
@@ -25,8 +24,9 @@ from adatom.fitting.members import make_committee
 from adatom.fitting.metrics import Comparison, compare, require_finite
 from adatom.fitting.progress import progress
 from adatom.fitting.splits import split
-from adatom.fitting.statistics import describe, make_statistics
+from adatom.fitting.statistics import beginning, describe, make_statistics
 from adatom.fitting.train import Problem, train
+from adatom.fitting.uncertainty import about, judge
 from adatom.potential.evaluator import Evaluator
 from adatom.potential.model import Model, ModelConfig
 from adatom.potential.model_file import save, write_atomically
@@ -45,9 +45,14 @@ class FitResult:
     out: Path
 
 
-def fit(config: FitConfig, out: str | Path, *, resume: bool = False, say: Say = print) -> FitResult:
-    """Fit a potential and write model.adatom, metrics.json, log.jsonl, learning_curve.png, parity.png, config.toml to `out`.
+def fit(
+    config: FitConfig, out: str | Path, *, resume: bool = False, say: Say = print, previous: Potential | None = None,
+    earlier: Pair | None = None,
+) -> FitResult:  # fmt: skip
+    """Fit a potential and write model.adatom, metrics.json, log.jsonl, config.toml and pictures (learning_curve, parity,
+    calibration) to `out`.
 
+    previous: begin with its parameters (`beginning`). earlier: for the calibration (`calibrated`).
     Raises ConfigError, DataError, Diverged with one line each; Interrupted after Ctrl-C, with the checkpoint saved.
     """
     out = Path(out)
@@ -71,12 +76,16 @@ def fit(config: FitConfig, out: str | Path, *, resume: bool = False, say: Say = 
     _check_losses(config, training)
     e0, how = _e0(config.model, training, elements)
     with jax.enable_x64(True):
-        potential, summary = _train(config, model, training, validation, e0, out, resume=resume, say=say, how=how)
+        potential, summary = _train(
+            config, model, training, validation, e0, out, resume=resume, say=say, how=how, previous=previous
+        )  # fmt: skip
     judgement = None
     if potential.committee is not None:
-        potential = calibrated(potential, validation, data="validation", precision=config.training.precision)
-        judgement = _judge(potential, test, config)
-        say(_about(potential, judgement))
+        potential = calibrated(
+            potential, validation, data="validation", precision=config.training.precision, earlier=earlier
+        )  # fmt: skip
+        judgement = judge(potential, validation, test, out / "calibration.png", precision=config.training.precision)
+        say(about(potential, judgement))
     comparisons = _compare(potential, training, validation, test, config)
     errors = {name: comparisons[name].errors() if name in comparisons else None for name in ("train", "validation", "test")}
     info = {"training": summary, "errors": {k: _brief(v) for k, v in errors.items() if v}}
@@ -198,7 +207,7 @@ def _e0(section: ModelSection, training: Sequence[Frame], elements: tuple[int, .
 
 def _train(
     config: FitConfig, model: Model, training: Sequence[Frame], validation: Sequence[Frame], e0: np.ndarray, out: Path,
-    *, resume: bool, say: Say, how: str,
+    *, resume: bool, say: Say, how: str, previous: Potential | None,
 ) -> tuple[Potential, dict[str, Any]]:  # fmt: skip
     every = [*training, *validation]
     items = neighbourhoods(every, model.elements, model.cutoff)
@@ -208,7 +217,13 @@ def _train(
         buckets = make_buckets(every, items, 1)
         train_rows, valid_rows = _rows(buckets, len(training))
     network = model.init(jax.random.key(config.training.seed))
-    statistics = make_statistics(model, network, training, items[: len(training)], buckets, e0)
+    if previous is not None and previous.model != model:
+        say("starting anew: the potential before has other elements or another model")
+        previous = None
+    if previous is None:
+        statistics = make_statistics(model, network, training, items[: len(training)], buckets, e0)
+    else:
+        network, statistics = beginning(previous, items[: len(training)])
     problem = Problem(model, statistics, buckets, train_rows, valid_rows, config.loss, config.training)
     pairs = sum(len(x.pairs.i) for x in items) / max(sum(len(x.structure) for x in items), 1)
     potential = Potential(model, {"network": network, "statistics": statistics})
@@ -230,7 +245,8 @@ def _train(
         began = time.monotonic()
         with progress("committee", unit="steps") as report:
             committee = make_committee(
-                config.uncertainty, problem, best, out / "members", resume=resume, report=report, say=say
+                config.uncertainty, problem, best, out / "members", resume=resume, report=report, say=say,
+                previous=previous.committee if previous else None,
             )  # fmt: skip
         potential = replace(potential, committee=committee)
         summary["committee_seconds"] = round(time.monotonic() - began, 1)
@@ -241,26 +257,6 @@ def _rows(buckets: Sequence[Bucket], n: int) -> tuple[list[np.ndarray], list[np.
     """Of every bucket the rows of frames below n, and of the others."""
     numbers = [b.frame[: len(b)] for b in buckets]
     return [np.flatnonzero(x < n) for x in numbers], [np.flatnonzero(x >= n) for x in numbers]
-
-
-def _judge(potential: Potential, test: Sequence[Frame], config: FitConfig) -> dict[str, Any] | None:
-    """How the calibration holds on test frames; None where there is nothing to compare."""
-    known = potential.committee and potential.committee.calibration
-    if not known or not test:
-        return None
-    energy, forces = errors_and_spreads(potential, test, precision=config.training.precision)
-    pairs = {"energy": (known.energy, energy), "forces": (known.forces, forces)}
-    return {name: judged(c, x) for name, (c, x) in pairs.items() if len(x.error)}
-
-
-def _about(potential: Potential, judgement: dict[str, Any] | None) -> str:
-    assert potential.committee is not None
-    c, known = potential.committee, potential.committee.calibration
-    about = f"uncertainty: {c.kind}, {c.size} members, "
-    if known is None:
-        return about + f"not calibrated: that takes {LEAST} validation frames with energies and forces"
-    about += f"calibrated on {known.data} (spread × {known.energy.scale:.3g} energy, × {known.forces.scale:.3g} forces)"
-    return about + (f"; on test frames\n{calibration_table(judgement)}" if judgement else "")
 
 
 def _compare(

@@ -36,9 +36,10 @@ DIRECTIONS, LOOSE = 6, 1e-4
 
 
 def make_committee(
-    config: UncertaintyConfig, problem: Problem, network: Params, out: Path, *, resume: bool, report: Any, say: Any
+    config: UncertaintyConfig, problem: Problem, network: Params, out: Path, *, resume: bool, report: Any, say: Any,
+    previous: Committee | None = None,
 ) -> Committee:  # fmt: skip
-    """Of the trained `network`; checkpoints and log of trained members go to `out`."""
+    """Of the trained `network`; checkpoints and log of trained members go to `out`. Members begin as those of `previous`."""
     key = jax.random.key(problem.training.seed + 1)
     if config.kind == "laplace":
         return Committee("laplace", laplace(problem, network, key, config.members))
@@ -46,6 +47,8 @@ def make_committee(
     fresh = jax.vmap(problem.model.init)(jax.random.split(key, config.members))
     if config.kind == "shallow":
         fresh = {"fitting": fresh["fitting"]}
+    if previous is not None and (previous.kind, previous.size) == (config.kind, config.members):
+        fresh = previous.members
     rng = np.random.default_rng([problem.training.seed, 1])
     shares = [rng.exponential(size=(config.members, len(b))) for b in problem.buckets]
     resampling = [np.pad(x, ((0, 0), (0, len(b.frame) - len(b)))) for x, b in zip(shares, problem.buckets, strict=True)]

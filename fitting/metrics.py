@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adatom.fitting.batches import Bucket, Targets, assemble, chunks, make_buckets, neighbourhoods
+from adatom.fitting.batches import ONCE, Bucket, Targets, assemble, make_buckets, neighbourhoods, portions
 from adatom.fitting.dataset import DataError, Frame
-from adatom.fitting.sizes import few
 from adatom.potential.evaluator import Precision
 from adatom.potential.graph import Graph
 from adatom.potential.model import Model
@@ -95,12 +94,11 @@ def compare(
     items = neighbourhoods(frames, potential.model.elements, potential.model.cutoff)
     columns: dict[str, list[Column]] = {"energy": [], "forces": [], "stress": []}
     done = 0
-    for bucket in make_buckets(frames, items):
-        size = min(few(len(bucket)), max(1, ATOMS // sum(bucket.atom_capacity)))
-        for rows, present in chunks(np.arange(len(bucket)), size):
+    for bucket in make_buckets(frames, items, worth=ONCE):
+        for part, index, present in portions(bucket, ATOMS):
             with jax.enable_x64(True):
-                graph, targets, out = _forward(potential.model, potential.params, bucket, rows, present, precision)
-            index = np.asarray(bucket.frame)[rows[present]]
+                every = np.arange(len(present))
+                graph, targets, out = _forward(potential.model, potential.params, part, every, present, precision)
             _collect(columns, [frames[k] for k in index], index, graph, targets, out)
             done += len(index)
             if progress:

@@ -1,4 +1,4 @@
-"""Pictures: learning curve, parity, molecular dynamics. Written with matplotlib's file backend, never to a screen."""
+"""Pictures: learning curve, parity, calibration, dynamics. Written with matplotlib's file backend, never to a screen."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from adatom.fitting.calibration import Errors, floored, rank
 from adatom.fitting.metrics import Comparison
 from adatom.md.thermo import Thermo
+from adatom.potential.committee import Calibration
 from adatom.potential.model_file import write_atomically
 
 
@@ -64,6 +66,32 @@ def parity(comparison: Comparison, path: Path) -> None:
         axis.set(xlabel=f"DFT {label}", ylabel=f"potential {label}")
         if key == "energy" and 1 < len(comparison.config_types) <= 14:
             axis.legend(frameon=False, fontsize=6, markerscale=2)
+    _save(figure, path)
+
+
+def calibration(
+    known: Calibration, pairs: dict[str, Errors], found: dict[str, list[float]], path: Path, *, on: str
+) -> None:  # fmt: skip
+    """Parts of errors below their bound against the parts promised; errors against σ, dots and their root mean squares."""
+    figure = Figure(figsize=(11, 3.7), layout="constrained")
+    axes = figure.subplots(1, 3)
+    axes[0].plot([0, 1], [0, 1], "k-", lw=0.7)
+    for name, parts in found.items():
+        axes[0].plot(getattr(known, name).nominal, parts, "o-", label=name)
+    axes[0].set(xlabel="part promised", ylabel=f"part found on {on}", xlim=(0.4, 1), ylim=(0, 1.02), title="errors below bound")
+    axes[0].legend(frameon=False)
+    units = {"energy": "eV a frame", "forces": "eV/Å an atom"}
+    for axis, (name, x) in zip(axes[1:], pairs.items(), strict=False):
+        sigma, error = getattr(known, name).scale * floored(x.spread), np.maximum(x.error, 1e-12)
+        axis.loglog(sigma, error, ".", ms=2, alpha=0.4, rasterized=True)
+        groups = np.array_split(np.argsort(sigma), max(1, min(10, len(sigma) // 8)))
+        points = [(np.sqrt((sigma[k] ** 2).mean()), np.sqrt((error[k] ** 2).mean())) for k in groups]
+        axis.loglog(*zip(*points, strict=True), "C3o-", label="root mean squares")
+        ends = [min(p[0] for p in points), max(p[0] for p in points)]
+        axis.loglog(ends, ends, "k-", lw=0.7, label="error = σ")
+        axis.set(xlabel=f"σ ({units[name]})", ylabel="error", title=f"{name}: rank correlation {rank(x):.2f}")
+        axis.set_ylim(bottom=1e-3 * max(p[1] for p in points))
+        axis.legend(frameon=False)
     _save(figure, path)
 
 

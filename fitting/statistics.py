@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from adatom.fitting.sizes import few
 from adatom.potential.geometry import pair_vectors
 from adatom.potential.graph import Neighbourhood
 from adatom.potential.model import Model, Params, Statistics
+from adatom.potential.potential import Potential
 
 
 def make_statistics(
@@ -55,6 +57,14 @@ def make_statistics(
     scale = 0.5 * max(float(np.sqrt(np.mean(force**2))), 1e-3)
     residual = _mean_residual(frames, model, e0)
     return Statistics(e0, residual, np.full(n, scale), mean, np.array(std), shortest_distances(items, model.elements))
+
+
+def beginning(previous: Potential, items: Sequence[Neighbourhood]) -> tuple[Params, Statistics]:
+    """Network and statistics of a fit that goes on from a potential: its own, so that it begins as what that was, but for the
+    shortest distances, which are those of all data so far."""
+    old = previous.statistics
+    shortest = np.minimum(np.asarray(old.min_distance), shortest_distances(items, previous.model.elements))
+    return previous.params["network"], replace(old, min_distance=shortest)
 
 
 def shortest_distances(items: Sequence[Neighbourhood], elements: Sequence[int]) -> np.ndarray:

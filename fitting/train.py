@@ -26,7 +26,7 @@ import numpy as np
 import optax
 
 from adatom.fitting.batches import Bucket, Targets, assemble, chunks
-from adatom.fitting.config import LossConfig, TrainingConfig
+from adatom.fitting.config import LossConfig, TrainingConfig, epochs_of
 from adatom.fitting.loss import Prefactors, loss
 from adatom.fitting.sizes import few
 from adatom.potential.checkpoint import load_checkpoint, save_checkpoint
@@ -38,8 +38,6 @@ from adatom.potential.predict import Prediction, predict
 from adatom.potential.units import GPA
 
 Array = jax.Array
-VISITS = 10_000_000
-"""Atoms seen in a default training, all epochs together: about ten minutes of one core for the default model."""
 NOT_COMPILED = ("epochs", "batch_atoms", "patience", "evaluate_every", "checkpoint_seconds", "max_buckets", "seed")
 """Settings of a training that the compiled step does not depend on."""
 
@@ -95,9 +93,9 @@ class Problem:
 
     @property
     def epochs(self) -> int:
-        """As configured, or as many as make `VISITS` visits to atoms, at least 10 and at most 3000."""
+        """As configured, or as many as the data ask for."""
         atoms = sum(int(np.asarray(b.targets.n_atoms)[i].sum()) for b, i in zip(self.buckets, self.train, strict=True))
-        return self.training.epochs or int(np.clip(round(VISITS / max(atoms, 1)), 10, 3000))
+        return epochs_of(self.training, atoms)
 
     def frames_per_batch(self) -> list[int]:
         """Of every bucket, for about `batch_atoms` atoms."""

@@ -3,12 +3,16 @@
 Atoms move on the potential's own forces. What the potential knows about their error, the spread of its committee's members
 (`adatom.potential.committee`; in calibrated units where there is a calibration), is found at chosen steps. Several potentials
 with the same network sizes are a committee too: atoms move on the first, as in DP-GEN.
+
+With a bias τ atoms move on E − τ σ_E instead, σ_E the members' spread of a structure's energy: towards what the committee does
+not know (hyperactive learning: van der Oord et al., npj Comput. Mater. 9, 168 (2023)). Forces and virial are its derivatives and
+τ is constant, so that E − τ σ_E and the kinetic energy together are conserved; it is what the table calls potential energy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +23,7 @@ from jax import lax
 
 from adatom.md.neighbours import NeighbourList
 from adatom.md.system import System
-from adatom.potential.committee import spread
+from adatom.potential.committee import slope, spread
 from adatom.potential.compression import compress
 from adatom.potential.evaluator import BLOCK, Precision, self_test
 from adatom.potential.graph import Graph
@@ -48,7 +52,7 @@ class Field:
     """params {"network", "statistics"}; members: the part of them in which a committee's members differ, with a leading axis, or
     None; scale () of their spread; shortest_seen (t, t) Å in the training data, 0 where unknown.
 
-    `fast` are the compressed parameters for `fast_model`, good for distances of at least `compressed_from` Å.
+    `fast` are the compressed parameters for `fast_model`, good for distances of at least `compressed_from` Å. bias: τ () or None.
     """
 
     params: Any
@@ -61,6 +65,7 @@ class Field:
     fast_model: EnergyModel | None = field(metadata={"static": True})
     compressed_from: float = field(metadata={"static": True})
     precision: Precision = field(metadata={"static": True})
+    bias: Any = None
 
     @property
     def cutoff(self) -> float:
@@ -85,6 +90,8 @@ class Field:
         known = jnp.zeros(len(positions), dtype=positions.dtype) if before is None else before
         if self.members is not None and due is not None:
             known = lax.cond(due, lambda: self._spread(system, graph), lambda: known)
+        if self.bias is not None:
+            out = self._biased(out, graph)
         volume = jnp.abs(jnp.linalg.det(cell))
         real = system.atom_mask[:, None]
         return Forces(
@@ -93,16 +100,23 @@ class Field:
             known,
         )  # fmt: skip
 
+    def _biased(self, out: Prediction, graph: Graph) -> Prediction:
+        found = slope(self.model, self.params, self.members, graph, dtype=jnp.dtype(self.precision), block=BLOCK)
+        forces = out.forces - self.bias.astype(out.forces.dtype) * found.forces
+        energy, stress = out.energy - self.bias * found.sigma, out.stress - self.bias * found.stress
+        return replace(out, energy=energy, forces=forces, stress=stress)
+
     def _spread(self, system: System, graph: Graph) -> Array:
         """(a,) eV/Å."""
         known = spread(self.model, self.params, self.members, graph, dtype=jnp.dtype(self.precision), block=BLOCK)
         return jnp.where(system.atom_mask, self.scale * known.forces, 0.0)
 
 
-def make_field(sources: Source | Sequence[Source], *, precision: Precision) -> Field:
+def make_field(sources: Source | Sequence[Source], *, precision: Precision, bias: float = 0.0) -> Field:
     """From a Potential, a path of one, an analytic model, or several potentials that differ in their parameters only.
 
-    Raises ValueError for members that differ in more, RuntimeError where this machine computes wrong forces (self-test).
+    bias: τ, for which there must be a committee. Raises ValueError for members that differ in more, RuntimeError where this
+    machine computes wrong forces (self-test).
     """
     listed = list(sources) if isinstance(sources, Sequence) and not isinstance(sources, str) else [sources]
     if not listed:
@@ -132,4 +146,7 @@ def make_field(sources: Source | Sequence[Source], *, precision: Precision) -> F
         members, one = {"network": first.committee.members}, jnp.asarray(first.committee.scales[1])
     shortest = 0.0 if fast_model is None else fast_model.shortest
     e0: Any = np.asarray(first.statistics.e0)
-    return Field(first.params, fast, e0, members, one, seen, first.model, fast_model, shortest, precision)
+    if bias and members is None:
+        raise ValueError("a bias towards uncertainty needs a committee: a potential fitted with one, or several potentials")
+    tau = np.asarray(bias, dtype=np.float64) if bias else None
+    return Field(first.params, fast, e0, members, one, seen, first.model, fast_model, shortest, precision, tau)

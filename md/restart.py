@@ -40,7 +40,8 @@ def fingerprint(settings: Settings, field: Field, arrays: Any) -> dict[str, Any]
     names = settings.model_dump(mode="json")
     ramp = settings.temperature_end_K is not None or settings.pressure_end_GPa is not None
     kept = {k: v for k, v in names.items() if k not in FREE or (ramp and k == "steps")}
-    return kept | {"potential": _digest((field.params, field.e0), repr(field.model)), "structures": _digest(arrays, "")}
+    potential = _digest((field.params, field.e0, field.bias), repr(field.model))
+    return kept | {"potential": potential, "structures": _digest(arrays, "")}
 
 
 def _digest(arrays: Any, text: str) -> str:

@@ -94,12 +94,14 @@ def simulate_many(
     overwrite: bool = False,
     on_stop: Literal["raise", "return"] = "raise",
     progress: Callable[[int, int], None] | None = None,
+    bias: float = 0.0,
 ) -> tuple[MDSummary, ...]:
     """The same for replicas or different structures together, as many at once as memory allows: one summary each.
 
     chosen: `adatom.md.config.Settings`; temperatures and pressures in it may be one for each. Every structure has its own
     random numbers, the same whatever it runs together with. Output goes to `name-0`, `name-1`, … A guard stops the structure it
-    is about, the others go on to the end before SimulationFailed is raised.
+    is about, the others go on to the end before SimulationFailed is raised. bias: atoms move on E − bias · σ_E (`field`); costs
+    as much again as the committee has members.
     """
     if not structures:
         raise ValueError("no structures given")
@@ -110,7 +112,7 @@ def simulate_many(
         raise ValueError("nothing to resume: a run without trajectory and log leaves no checkpoint")
     if not resume:
         check_paths(paths, checkpoint, overwrite=overwrite)
-    field = make_field(potential, precision=chosen.precision)
+    field = make_field(potential, precision=chosen.precision, bias=bias)
     with jax.enable_x64(True):
         prepared = [Prepared.of(x, s, len(structures), chosen) for s, x in enumerate(structures)]
         found: list[MDSummary] = []

@@ -25,6 +25,8 @@ from adatom.potential.model import EnergyModel, Params
 from adatom.potential.predict import predict
 
 Array = jax.Array
+ROUND = 1e-4
+"""eV. Rounds the tip of σ where all members agree."""
 Kind = Literal["deep", "shallow", "laplace"]
 
 
@@ -104,3 +106,31 @@ def spread(model: EnergyModel, params: Params, members: Params, graph: Graph, *,
     away = (forces - forces.mean(axis=0, keepdims=True)).astype(graph.positions.dtype)
     square = (away * away).sum(axis=-1).mean(axis=0)
     return Spread(energy.std(axis=0), atomic.std(axis=0), jnp.sqrt(square))
+
+
+class Slope(NamedTuple):
+    """sigma (s,) eV; forces (a, 3) = −∂σ/∂r, eV/Å; stress (s, 3, 3) = (1/V) ∂σ/∂ε, eV/Å³: of the energy's spread, not scaled."""
+
+    sigma: Array
+    forces: Array
+    stress: Array
+
+
+def slope(model: EnergyModel, params: Params, members: Params, graph: Graph, *, dtype: Any, block: int | None = None) -> Slope:
+    """Which way the members disagree more about the energy:
+
+        σ = √(⟨(E_m − ⟨E⟩)²⟩ + ROUND²),      ∂σ = ⟨(E_m − ⟨E⟩) ∂E_m⟩/σ
+
+    of every structure, from the members' own forces and stresses.
+    """
+
+    def one(own: Params) -> tuple[Array, Array, Array]:
+        out = predict(model, own, graph, e0=jnp.asarray(own["statistics"].e0), dtype=dtype, block=block)
+        return out.energy, out.forces, out.stress
+
+    energy, forces, stress = jax.vmap(one, in_axes=(axes(params, members),))(merge(params, members))
+    away = energy - energy.mean(axis=0, keepdims=True)
+    sigma = jnp.sqrt((away * away).mean(axis=0) + ROUND**2)
+    weight = away / (sigma[None] * len(energy))
+    of_atoms = weight[:, jnp.asarray(graph.structure)].astype(forces.dtype)
+    return Slope(sigma, (of_atoms[:, :, None] * forces).sum(axis=0), (weight[:, :, None, None] * stress).sum(axis=0))

@@ -4,7 +4,7 @@
     DIR/data.extxyz      all labels so far                                DIR/report.html    every iteration in tables and plots
     DIR/labels/          folders of the calculations                      DIR/model.adatom   the potential of the last iteration
     DIR/iteration-000/   selected.extxyz, report.json
-    DIR/iteration-001/   fit/, explore/, selected.extxyz, report.json
+    DIR/iteration-001/   fit/, explore/, selected.extxyz, new_labels.json, report.json
 
 An iteration is: fit to all labels → explore → select → label → judge. Each stage ends with a file that is whole or not there,
 and follows from seed and iteration, so that a campaign that was killed goes on where it was: a fit from its checkpoint, labels
@@ -13,7 +13,7 @@ from the ledger, an exploration from its beginning.
 
 from __future__ import annotations
 
-import io
+import gc
 import json
 import time
 from collections.abc import Callable
@@ -21,27 +21,29 @@ from pathlib import Path
 from typing import Any
 
 import ase
-import ase.io
 import jax
 import numpy as np
 
+from adatom.fitting.active.bias import strength
 from adatom.fitting.active.choose import choose
 from adatom.fitting.active.config import LearnConfig
 from adatom.fitting.active.explore import duration_ps, explore, starting_structures
-from adatom.fitting.active.judge import new_label_errors
-from adatom.fitting.active.labelling import Labelled, label
+from adatom.fitting.active.frames import atoms_of, divided, first_structures, read, save_frames
+from adatom.fitting.active.judge import earlier, judge_new_labels
+from adatom.fitting.active.labelling import label
 from adatom.fitting.active.ledger import Ledger, exclusive
 from adatom.fitting.active.look import look
 from adatom.fitting.active.report import write_report
 from adatom.fitting.active.selection import Window, adaptive_thresholds, diluted
-from adatom.fitting.config import ConfigError
-from adatom.fitting.dataset import Frame, read_frames
+from adatom.fitting.active.stop import STOP_FILE, Stopwatch, finished
+from adatom.fitting.config import ConfigError, FitConfig
+from adatom.fitting.dataset import read_frames
 from adatom.fitting.fit import fit
 from adatom.potential.model_file import load, write_atomically
 from adatom.potential.potential import Potential
 
 Say = Callable[[str], None]
-STOP_FILE = "stop"
+MANY_MAPPINGS = 25_000
 
 
 class Campaign:
@@ -49,12 +51,18 @@ class Campaign:
 
     def __init__(self, config: LearnConfig, directory: Path, ledger: Ledger, say: Say) -> None:
         self.config, self.directory, self.ledger, self.say = config, directory, ledger, say
+        self.clock = Stopwatch(directory / "seconds.json")
         self.given = read_frames(config.start.data)[0] if config.start.data else []
         if config.start.test:
             read_frames(config.start.test)  # for its errors, before any work is done
 
     def run(self) -> str:
         """To the end; returns why it ended."""
+        (self.directory / STOP_FILE).unlink(missing_ok=True)  # asked of a loop that is gone
+        counts = self.ledger.counts()
+        if left := counts["queued"] + counts["running"]:
+            self.say(f"{left} labels were left: they come first")
+            self._bring_in()
         n = 0
         while True:
             folder = self.directory / f"iteration-{n:03d}"
@@ -64,8 +72,8 @@ class Campaign:
                 done = self._first(folder) if n == 0 else self._iteration(n, folder)
                 write_atomically(folder / "report.json", json.dumps(done, indent=1).encode())
                 write_report(self.directory)
-                jax.clear_caches()  # programs of other sizes follow, and a process has room for so many
-            reason = self._finished(n, done)
+                _forget_programs()
+            reason = finished(self.config, self.directory, n, done)
             if reason:
                 return reason
             n += 1
@@ -80,7 +88,7 @@ class Campaign:
         outcome = self._label(0, selected)
         if not self._labelled() and not self.given:
             raise ConfigError(f"none of the first structures could be labelled: look at {self.directory / 'labels'}")
-        return {"iteration": 0, "labels": _ended(outcome), **self._spent()}
+        return {"iteration": 0, "labels": outcome, **self._spent()}
 
     def _iteration(self, n: int, folder: Path) -> dict[str, Any]:
         began = time.time()
@@ -95,21 +103,40 @@ class Campaign:
         if not summary.exists():
             write_atomically(summary, json.dumps(self._explore(n, folder, potential, window)).encode())
         about["explored"] = json.loads(summary.read_text())
+        self.clock.mark()
         outcome = self._label(n, folder / "selected.extxyz")
         new = [c for c in self.ledger.rows("done", settings=self.ledger.settings) if c.iteration == n]
-        about["new_labels"] = new_label_errors(potential, [c.to_atoms() for c in new])
-        return about | {"labels": _ended(outcome), "seconds": round(time.time() - began, 1), **self._spent()}
+        about["new_labels"] = judge_new_labels(potential, [c.to_atoms() for c in new], folder / "new_labels.json")
+        return about | {"labels": outcome, "seconds": round(time.time() - began, 1), **self._spent()}
 
     def _fit(self, n: int, folder: Path) -> Potential:
         out, model = folder / "fit", folder / "fit" / "model.adatom"
         if not model.exists():
-            data = folder / "train.extxyz"
-            if not data.exists():
-                save_frames(data, [*[_atoms(x) for x in self.given], *self._labelled()])
-            self.say(f"iteration {n}: fit")
-            fit(self.config.fit_config(data, iteration=n), out, resume=(out / "config.toml").exists(), say=lambda line: None)
+            before = self.directory / f"iteration-{n - 1:03d}" / "fit" / "model.adatom"
+            previous = load(before) if self.config.fit.start == "previous" and before.exists() else None
+            config = self._fit_config(n, folder, goes_on=previous is not None)
+            known = earlier([self.directory / f"iteration-{k:03d}" / "new_labels.json" for k in range(n)])
+            self.say(f"iteration {n}: fit" + (", from the potential before" if previous else ""))
+            fit(
+                config, out, resume=(out / "config.toml").exists(), say=lambda line: None, previous=previous, earlier=known
+            )  # fmt: skip
+        self.clock.mark()
         write_atomically(self.directory / "model.adatom", model.read_bytes())
         return load(model)
+
+    def _fit_config(self, n: int, folder: Path, *, goes_on: bool) -> FitConfig:
+        """To all labels so far, which are written to files that stay as they are."""
+        data, held = folder / "train.extxyz", folder / "validation.extxyz"
+        if not data.exists():
+            every = [*[atoms_of(x) for x in self.given], *self._labelled()]
+            if self.config.fit.start == "previous":
+                every, validation = divided(every, self.config.fit.validation_fraction)
+                save_frames(held, validation)
+            save_frames(data, every)
+        atoms = sum(len(x) for x in read(data))
+        return self.config.fit_config(
+            data, held if held.exists() and held.stat().st_size else None, iteration=n, atoms=atoms if goes_on else 0
+        )  # fmt: skip
 
     def _window(self, metrics: dict[str, Any]) -> Window:
         s = self.config.select
@@ -121,16 +148,18 @@ class Campaign:
     def _explore(self, n: int, folder: Path, potential: Potential, window: Window) -> dict[str, Any]:
         c = self.config
         self.say(f"iteration {n}: explore, {c.explore.runs} runs of {duration_ps(c.explore, n):g} ps")
+        known = [*[atoms_of(x) for x in self.given], *self._labelled()]
+        bias = strength(potential, known, c.explore.bias_ratio)
         found = explore(
-            potential, c.explore, seed=c.seed, iteration=n, upper=window.upper, lower=window.lower, folder=folder / "explore"
+            potential, c.explore, seed=c.seed, iteration=n, upper=window.upper, lower=window.lower, folder=folder / "explore",
+            bias=bias,
         )  # fmt: skip
         new = [k for k, x in enumerate(found.frames) if self.ledger.find(x) is None]
         frames = [found.frames[k] for k in new]
         seen = look(potential, frames)
-        known = look(potential, [*[_atoms(x) for x in self.given], *self._labelled()])
         choice = choose(
-            frames, seen.deviation, seen.features, known.features, window=window, rule=c.select.rule, count=self._allowed(),
-            seed=c.seed + n,
+            frames, seen.deviation, seen.features, look(potential, known).features, window=window, rule=c.select.rule,
+            count=self._allowed(), seed=c.seed + n,
         )  # fmt: skip
         for k in choice.chosen:
             frames[k].info["deviation_eV_A"] = float(seen.deviation[k])
@@ -145,6 +174,7 @@ class Campaign:
         return {
             "frames": share.frames, "accurate": share.accurate, "candidate": share.candidate, "failed": share.failed,
             "rejected": choice.rejected, "beyond": choice.beyond, "selected": len(choice.chosen), "runs": len(found.ended),
+            "bias": bias,
             "ended_early": {x: ended.count(x) for x in sorted(set(ended))},
             "deviation": np.histogram(found.sigma, bins=40)[0].tolist() if len(found.sigma) else [],
             "deviation_range": [float(found.sigma.min()), float(found.sigma.max())] if len(found.sigma) else [0.0, 0.0],
@@ -155,16 +185,21 @@ class Campaign:
         left = self.config.stop.labels - self.ledger.counts()["done"]
         return max(0, min(self.config.select.labels, left))
 
-    def _label(self, n: int, selected: Path) -> Labelled:
-        frames = ase.io.read(selected, ":") if selected.stat().st_size else []
-        assert isinstance(frames, list)
+    def _label(self, n: int, selected: Path) -> dict[str, int]:
+        """How many calculations of the iteration are in which state in the end."""
+        frames = read(selected)
         for atoms in frames:
             self.ledger.add(atoms, iteration=n, origin=dict(atoms.info))
         if frames:
             self.say(f"iteration {n}: label {len(frames)} structures")
-        outcome = label(self.ledger, self.config.label, self.directory / "labels", say=self.say)
+        self._bring_in()
+        counts = self.ledger.counts(iteration=n)
+        return {state: counts[state] for state in ("done", "failed", "rejected")}
+
+    def _bring_in(self) -> None:
+        """All that is queued or runs."""
+        label(self.ledger, self.config.label, self.directory / "labels", say=self.say)
         self.ledger.export(self.directory / "data.extxyz")
-        return outcome
 
     def _labelled(self) -> list[ase.Atoms]:
         """In an order that no kill or failure changes."""
@@ -174,26 +209,7 @@ class Campaign:
     def _spent(self) -> dict[str, Any]:
         rows = self.ledger.rows("done", "failed", "rejected")
         hours = sum((c.seconds or 0.0) * (c.cores or 1) for c in rows) / 3600.0
-        return {"labels_total": self.ledger.counts()["done"], "core_hours": hours}
-
-    def _finished(self, n: int, done: dict[str, Any]) -> str:
-        stop = self.config.stop
-        if (self.directory / STOP_FILE).exists():
-            (self.directory / STOP_FILE).unlink()
-            return "asked to stop"
-        if n and duration_ps(self.config.explore, n) >= self.config.explore.max_duration_ps:
-            explored = done["explored"]
-            if not explored["ended_early"] and explored["accurate"] >= stop.accurate:
-                return f"converged: {100 * explored['accurate']:.2f} % of the explored frames are accurate"
-            if not explored["selected"]:
-                return "nothing was selected any more"
-        if n >= stop.iterations:
-            return f"{n} iterations done"
-        if done["labels_total"] >= stop.labels:
-            return f"the budget of {stop.labels} labels is used up"
-        if stop.core_hours and done["core_hours"] >= stop.core_hours:
-            return f"the budget of {stop.core_hours:g} core hours is used up"
-        return ""
+        return {"labels_total": self.ledger.counts()["done"], "core_hours": hours, "hours": self.clock.mark() / 3600.0}
 
 
 def learn(config: LearnConfig, directory: str | Path, *, say: Say = print) -> str:
@@ -209,29 +225,12 @@ def learn(config: LearnConfig, directory: str | Path, *, say: Say = print) -> st
             write_report(directory)
 
 
-def first_structures(made: list[ase.Atoms], count: int) -> list[ase.Atoms]:
-    """Up to `count`: of every config_type in turn, evenly spread over each."""
-    kinds: dict[str, list[ase.Atoms]] = {}
-    for atoms in made:
-        kinds.setdefault(atoms.info["config_type"], []).append(atoms)
-    shares = dict.fromkeys(kinds, 0)
-    for _ in range(min(count, len(made))):
-        name = min((n for n in kinds if shares[n] < len(kinds[n])), key=lambda n: shares[n])
-        shares[name] += 1
-    spread = {n: np.linspace(0, len(kinds[n]) - 1, shares[n]).round().astype(int) for n in kinds if shares[n]}
-    return [kinds[n][int(k)] for n, where in spread.items() for k in where]
-
-
-def save_frames(path: Path, frames: list[ase.Atoms]) -> None:
-    """As extended XYZ, whole or not at all."""
-    text = io.StringIO()
-    if frames:
-        ase.io.write(text, frames, format="extxyz")
-    write_atomically(path, text.getvalue().encode())
-
-
-def _ended(outcome: Labelled) -> dict[str, int]:
-    return {"done": outcome.done, "failed": outcome.failed, "rejected": outcome.rejected}
+def _forget_programs() -> None:
+    """Where there are many: they are mappings of memory, of which Linux gives a process 65,530 (XLA dies beyond)."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or maps.read_bytes().count(b"\n") > MANY_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 def _rmse(errors: dict[str, Any]) -> dict[str, float | None]:
@@ -241,18 +240,3 @@ def _rmse(errors: dict[str, Any]) -> dict[str, float | None]:
 
 def _read(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def _atoms(frame: Frame) -> ase.Atoms:
-    """With its labels as results of a calculator."""
-    from ase.calculators.singlepoint import SinglePointCalculator
-    from ase.stress import full_3x3_to_voigt_6_stress
-
-    s, labels = frame.structure, frame.labels
-    atoms = s.to_atoms()
-    results: dict[str, Any] = {"energy": labels.energy, "forces": labels.forces}
-    if labels.stress is not None:
-        results["stress"] = full_3x3_to_voigt_6_stress(labels.stress)
-    atoms.calc = SinglePointCalculator(atoms, **{k: v for k, v in results.items() if v is not None})
-    atoms.info["config_type"] = frame.config_type
-    return atoms

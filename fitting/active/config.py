@@ -11,10 +11,11 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adatom.fitting.active.generators import Generator
-from adatom.fitting.active.label_config import LabelConfig, label_config, label_template
+from adatom.fitting.active.label_config import LabelConfig, label_config
 from adatom.fitting.config import (
     ConfigError,
     DataConfig,
@@ -23,11 +24,14 @@ from adatom.fitting.config import (
     ModelSection,
     TrainingConfig,
     UncertaintyConfig,
+    epochs_of,
     message,
 )
 
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+GOING_ON = 0.25
+"""Learning rate of a fit that goes on from the potential before, as a part of one anew: enough to follow, not to forget."""
 Rule = Literal["determinant", "weighted", "farthest", "highest", "random"]
 
 
@@ -58,6 +62,9 @@ class ExploreConfig(_Section):
     max_duration_ps: Positive = 10.0
     timestep_fs: Positive = 1.0
     interval: Annotated[int, Field(ge=1, description="steps between frames that are judged")] = 20
+    bias_ratio: Annotated[
+        float, Field(ge=0.0, le=1.0, description="drive runs towards high uncertainty, with this part of the mean force; 0: off")
+    ] = 0.0
 
 
 class SelectConfig(_Section):
@@ -84,11 +91,22 @@ class StopConfig(_Section):
     iterations: Annotated[int, Field(ge=1)] = 20
     labels: Annotated[int, Field(ge=1, description="in all, beside [start] data")] = 1000
     core_hours: Annotated[float, Field(ge=0.0, description="of labelling; 0: no limit")] = 0.0
+    hours: Annotated[float, Field(ge=0.0, description="of the clock, while the campaign runs; 0: no limit")] = 0.0
 
 
 class FitSections(_Section):
-    """[fit.model], [fit.loss], [fit.training], [fit.uncertainty]: as of `adatom fit`."""
+    """[fit.model], [fit.loss], [fit.training], [fit.uncertainty]: as of `adatom fit`.
 
+    start: anew by default. A label costs more than a fit; a potential follows from its data alone, not from what was done before;
+    members keep the spread of independent weights, on which σ rests; and networks that go on generalise worse than those that
+    begin anew (Ash, Adams, NeurIPS 33 (2020)). previous is for fits that cost more than labels.
+    """
+
+    start: Annotated[
+        Literal["anew", "previous"],
+        Field(description="anew: every potential from random weights; previous: from the one before, members too"),
+    ] = "anew"
+    previous_effort: Annotated[float, Field(gt=0.0, le=1.0, description="epochs of start = previous, as a part")] = 0.3
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.15
     model: ModelSection = ModelSection()
     loss: LossConfig = LossConfig()
@@ -119,12 +137,22 @@ class LearnConfig(_Section):
             raise ValueError("[explore] needs prototypes and [[explore.structures]]: what shall be explored?")
         return self
 
-    def fit_config(self, train: Path, *, iteration: int) -> FitConfig:
-        """Of the potential of one iteration; the path is made absolute, as `adatom.fitting.config` does when a fit is resumed."""
+    def fit_config(self, train: Path, validation: Path | None = None, *, iteration: int, atoms: int = 0) -> FitConfig:
+        """Of the potential of one iteration. atoms: in the training frames, where it goes on from the one before, else 0.
+
+        Paths are made absolute, as `adatom.fitting.config` does when a fit is resumed.
+        """
         data = DataConfig(
-            train=(str(train.absolute()),), test=self.start.test, validation_fraction=self.fit.validation_fraction, audit="off"
-        )
+            train=(str(train.absolute()),), validation=(str(validation.absolute()),) if validation else (), test=self.start.test,
+            validation_fraction=self.fit.validation_fraction if self.fit.start == "anew" else 0.0, audit="off",
+        )  # fmt: skip
         training = self.fit.training.model_copy(update={"seed": self.fit.training.seed + iteration})
+        if atoms:
+            epochs = max(1, round(self.fit.previous_effort * epochs_of(training, atoms)))
+            rate = GOING_ON * training.learning_rate
+            training = training.model_copy(
+                update={"epochs": epochs, "learning_rate": rate, "final_learning_rate": min(rate, training.final_learning_rate)}
+            )
         return FitConfig(data=data, model=self.fit.model, loss=self.fit.loss, training=training, uncertainty=self.fit.uncertainty)
 
 
@@ -152,6 +180,11 @@ def load_config(path: str | Path) -> LearnConfig:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def dump_config(config: LearnConfig) -> str:
+    """As TOML that means the same wherever it lies: all paths are absolute."""
+    return tomli_w.dumps(config.model_dump(mode="json"))
+
+
 def _absolute(tree: dict[str, Any], root: Path) -> None:
     start, explore, fit = (tree.get(x) for x in ("start", "explore", "fit"))
     if isinstance(start, dict):
@@ -164,59 +197,3 @@ def _absolute(tree: dict[str, Any], root: Path) -> None:
     descriptor = fit.get("model", {}).get("descriptor") if isinstance(fit, dict) and isinstance(fit.get("model"), dict) else None
     if isinstance(descriptor, dict):
         descriptor.setdefault("type", "moments")
-
-
-def template() -> str:
-    """A commented config: what is usually changed, and where the rest is described."""
-    return TEMPLATE + "\n" + label_template()
-
-
-TEMPLATE = """\
-# adatom learn: from a crystal and a DFT code to a potential. Run: adatom learn THIS_FILE (again to go on).
-
-seed = 1
-
-[start]
-data = []                        # labelled frames of the same calculator, if there are any
-test = []                        # labelled frames to report errors on; never selected from
-
-[explore]
-temperatures_K = [300, 600, 1200]
-pressures_GPa = [0.0]
-runs = 24                        # an iteration
-duration_ps = 1.0                # of a run in the first iteration; 1.5 times longer in each later one, up to max_duration_ps
-max_duration_ps = 10.0
-timestep_fs = 1.0
-interval = 20                    # steps between frames that are judged
-
-[explore.prototypes]
-silicon = "silicon.cif"          # any file ASE reads
-
-[[explore.structures]]           # kinds: bulk strained rattled surfaces vacancies interstitials alloy close_pairs dimers melt
-kind = "strained"
-atoms = 16
-count = 6
-
-[[explore.structures]]
-kind = "vacancies"
-atoms = 32
-
-[select]
-rule = "determinant"             # determinant, weighted, farthest, highest, random
-labels = 20                      # an iteration, at most
-# lower_eV_A = 0.1               # window of the force's σ; adaptive where not given
-# upper_eV_A = 0.5
-
-[fit.training]                   # any key of `adatom template fit`, below fit
-epochs = 0
-
-[fit.uncertainty]
-kind = "deep"
-members = 4
-
-[stop]
-accurate = 0.995                 # part of the explored frames
-iterations = 20
-labels = 1000
-core_hours = 0.0                 # of labelling; 0: no limit
-"""

@@ -49,9 +49,13 @@ def starting_structures(config: ExploreConfig, seed: int) -> list[ase.Atoms]:
 
 
 def explore(
-    potential: Potential, config: ExploreConfig, *, seed: int, iteration: int, upper: float, folder: Path, lower: float = 0.0
+    potential: Potential, config: ExploreConfig, *, seed: int, iteration: int, upper: float, folder: Path, lower: float = 0.0,
+    bias: float = 0.0,
 ) -> Explored:  # fmt: skip
-    """Trajectories go to `folder`, over what was there. Deterministic in seed and iteration (on one kind of machine)."""
+    """Trajectories go to `folder`, over what was there. Deterministic in seed and iteration (on one kind of machine).
+
+    bias: τ, atoms move on E − τ σ_E (`adatom.md.field`).
+    """
     structures = starting_structures(config, seed)
     rng = np.random.default_rng([seed, iteration])
     offset = (iteration - 1) * config.runs
@@ -81,7 +85,8 @@ def explore(
             given |= {"pressure_GPa": tuple(pressures[r] for r in members)}
         starts = [_at_rest(structures[chosen[r]]) for r in members]
         found = simulate_many(
-            potential, starts, Settings(**given), trajectory=folder / f"{ensemble}.extxyz", overwrite=True, on_stop="return"
+            potential, starts, Settings(**given), trajectory=folder / f"{ensemble}.extxyz", overwrite=True, on_stop="return",
+            bias=bias,
         )
         for r, start, summary, t in zip(members, starts, found, hot, strict=True):
             at = f"{t:g} K" + (f", {pressures[r]:g} GPa" if ensemble == "npt" else "")

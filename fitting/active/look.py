@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adatom.fitting.batches import Bucket, assemble, chunks, make_buckets, neighbourhoods
+from adatom.fitting.batches import ONCE, Bucket, assemble, make_buckets, neighbourhoods, portions
 from adatom.fitting.dataset import Frame, Labels
 from adatom.fitting.metrics import ATOMS
-from adatom.fitting.sizes import few
 from adatom.potential.committee import spread
 from adatom.potential.geometry import pair_vectors
 from adatom.potential.model import Model, Params
@@ -41,7 +40,7 @@ def look(potential: Potential, frames: Sequence[ase.Atoms]) -> Look:
     if not frames:
         return look_at(potential, [], 0)
     items = neighbourhoods(unlabelled, potential.model.elements, potential.model.cutoff)
-    return look_at(potential, make_buckets(unlabelled, items), len(frames))
+    return look_at(potential, make_buckets(unlabelled, items, worth=ONCE), len(frames))
 
 
 def look_at(potential: Potential, buckets: Sequence[Bucket], n: int) -> Look:
@@ -52,12 +51,11 @@ def look_at(potential: Potential, buckets: Sequence[Bucket], n: int) -> Look:
     d = model.config.descriptor.n_features(len(model.elements)) * len(model.elements)
     out = Look(np.zeros((n, d)), np.zeros(n), np.zeros(n))
     for bucket in buckets:
-        size = min(few(len(bucket)), max(1, ATOMS // sum(bucket.atom_capacity)))
-        for rows, present in chunks(np.arange(len(bucket)), size):
+        for part, index, present in portions(bucket, ATOMS):
             with jax.enable_x64(True):
-                found = _look(model, potential.params, {"network": potential.committee.members}, bucket, rows, present)
+                members, every = {"network": potential.committee.members}, np.arange(len(present))
+                found = _look(model, potential.params, members, part, every, present)
             features, deviation, mean = (np.asarray(x, dtype=np.float64)[present] for x in found)
-            index = np.asarray(bucket.frame)[rows[present]]
             out.features[index], out.deviation[index], out.mean[index] = features, scale * deviation, scale * mean
     return out
 

@@ -1,4 +1,4 @@
-"""The report of a campaign: every iteration in one table and four plots, in one HTML file that needs nothing else."""
+"""The report of a campaign: tables and plots of every iteration, in one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ COLUMNS: dict[str, Callable[[Report], str]] = {
     "new": lambda r: str(r["labels"]["done"]),
     "failed": lambda r: str(r["labels"]["failed"] + r["labels"]["rejected"]),
     "core h": lambda r: f"{r['core_hours']:.2f}",
+    "hours": lambda r: f"{r['hours']:.2f}" if "hours" in r else "–",
     "accurate %": _explored("accurate"),
     "candidate %": _explored("candidate"),
     "beyond %": _explored("failed"),
@@ -73,10 +74,33 @@ COLUMNS: dict[str, Callable[[Report], str]] = {
     "F test": _error("test", "forces"),
     "F valid.": _error("validation", "forces"),
 }
+STYLE = (
+    "<style>body{font:15px sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse}"
+    "td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ccc}img{max-width:100%}</style>"
+)
 UNITS = (
     "E: RMSE, meV/atom; F: RMSE of components, meV/Å; new: labels of the iteration, before training on them; F<σ90: force errors "
     "of new labels below the bound promised for 90 %"
 )
+
+
+def coverage_table(found: list[Report]) -> list[list[str]]:
+    """Parts of errors below their bounds, and error over σ: on the frames it was calibrated on, and on new labels."""
+    lines: list[list[str]] = []
+    for r in found:
+        known, judged = r.get("calibration"), (r.get("new_labels") or {}).get("coverage") or {}
+        if not known:
+            continue
+        if not lines:
+            nominal = [f"{100 * p:g} %" for p in known["energy"]["nominal"]]
+            lines.append(["iteration", "of", "on", *nominal, "error/σ", "rank correlation"])
+        for name in ("energy", "forces"):
+            for on, x in ((known["data"], known[name]), ("new labels", judged.get(name))):
+                if x:
+                    ratio = f"{x['ratio']:.2f}" if "ratio" in x else "1"
+                    parts = [f"{100 * p:.0f}" for p in x["found"]]
+                    lines.append([str(r["iteration"]), name, on, *parts, ratio, f"{x['rank']:.2f}"])
+    return lines
 
 
 def write_report(directory: Path) -> None:
@@ -93,17 +117,34 @@ def write_report(directory: Path) -> None:
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    picture = base64.b64encode(buffer.getvalue()).decode()
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in COLUMNS)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in x.values()) + "</tr>" for x in rows(found))
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>adatom learn</title>'
-        "<style>body{font:15px sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse}"
-        "td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ccc}img{max-width:100%}</style>"
-        f"<h1>Active learning: {html.escape(directory.resolve().name)}</h1><table><tr>{head}</tr>{body}</table>"
-        f'<p>{html.escape(UNITS)}</p><img alt="plots" src="data:image/png;base64,{picture}"></html>'
-    )
+    columns = [list(COLUMNS), *(list(x.values()) for x in rows(found))]
+    pictures = [directory / f"iteration-{r['iteration']:03d}" / "fit" / "calibration.png" for r in found]
+    pictures = [p for p in pictures if p.exists()]
+    parts = [
+        f"<h1>Active learning: {html.escape(directory.resolve().name)}</h1>", _table(columns), f"<p>{html.escape(UNITS)}</p>",
+        _picture(buffer.getvalue(), "plots"),
+    ]  # fmt: skip
+    if coverage := coverage_table(found):
+        parts += ["<h2>Calibration</h2><p>Errors below the bounds promised for these parts, %.</p>", _table(coverage)]
+    if pictures:
+        parts += [f"<p>{pictures[-1].parts[-3]}:</p>", _picture(pictures[-1].read_bytes(), "calibration")]
+    ended = found[-1].get("explored", {}).get("ended_early")
+    if ended:
+        words = ", ".join(f"{html.escape(name)} {n}" for name, n in ended.items())
+        parts.append(f"<p>Runs of the last iteration that ended early: {words}.</p>")
+    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>adatom learn</title>{STYLE}{"".join(parts)}</html>'
     write_atomically(directory / "report.html", page.encode())
+
+
+def _table(lines: list[list[str]]) -> str:
+    """The first line is the head."""
+    tags = ["th", *["td"] * (len(lines) - 1)]
+    cells = ["".join(f"<{tag}>{html.escape(x)}</{tag}>" for x in line) for line, tag in zip(lines, tags, strict=True)]
+    return "<table>" + "".join(f"<tr>{x}</tr>" for x in cells) + "</table>"
+
+
+def _picture(png: bytes, name: str) -> str:
+    return f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _errors(axis: Axes, found: list[Report]) -> None:

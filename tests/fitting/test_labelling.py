@@ -78,6 +78,7 @@ class Slow:
             "stress": False,
             "poll_seconds": 0.05,
             "workers": 2,
+            "patience_minutes": 5,
         }
         return label_config(given | more, root=self.folder)
 

@@ -12,15 +12,19 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from adatom.fitting.active.campaign import first_structures
 from adatom.fitting.active.choose import choose
-from adatom.fitting.active.config import load_config, template
-from adatom.fitting.active.ledger import Ledger
+from adatom.fitting.active.config import dump_config as dump_learn_config
+from adatom.fitting.active.config import load_config
+from adatom.fitting.active.frames import divided, first_structures
+from adatom.fitting.active.ledger import Ledger, exclusive
+from adatom.fitting.active.report import coverage_table
 from adatom.fitting.active.selection import Window
+from adatom.fitting.active.stop import Stopwatch, finished
+from adatom.fitting.active.template import template
 from adatom.fitting.cli import main
 from adatom.fitting.config import ConfigError, dump_config
 from adatom.fitting.config import load_config as load_fit_config
-from adatom.potential import AdatomCalculator
+from adatom.potential import AdatomCalculator, load
 
 CONFIG = """
 [start]
@@ -42,7 +46,7 @@ max_strain = 0.03
 [select]
 lower_eV_A = 1e-5
 upper_eV_A = 5.0
-labels = 3
+labels = 7
 [label]
 calculator = "emt"
 workers = 2
@@ -99,21 +103,27 @@ def test_a_campaign_and_its_continuation(folder: Path, capsys: pytest.CaptureFix
     assert "1 iterations done" in said
     before = (out / "iteration-001" / "report.json").read_bytes()
     report = json.loads(before)
-    assert report["labels"] == {"done": 3, "failed": 0, "rejected": 0}
-    assert (report["labels_total"], report["new_labels"]["frames"]) == (13, 3)
-    assert report["explored"]["selected"] == 3
+    assert report["labels"] == {"done": 7, "failed": 0, "rejected": 0}
+    assert (report["labels_total"], report["new_labels"]["frames"]) == (17, 7)
+    assert report["explored"]["selected"] == 7
+    assert report["calibration"] is None, "three validation frames are too few"
     assert report["test"]["forces"] > 0
-    (out / "config.toml").write_text((out / "config.toml").read_text().replace("iterations = 1", "iterations = 2"))
     with Ledger(out / "ledger.sqlite", settings=load_config(out / "config.toml").label.fingerprint) as ledger:
         old = {c.hash: c.finished for c in ledger.rows("done")}
-    # its paths are relative to where it came from: continued from there
-    (folder / "cu.toml").write_text(CONFIG.replace("iterations = 1", "iterations = 2"))
+    more = CONFIG.replace("iterations = 1", "iterations = 2\nhours = 1e6").replace("[fit]", '[fit]\nstart = "previous"')
+    (folder / "cu.toml").write_text(more)
     assert main(["learn", str(folder / "cu.toml")]) == 0
     assert "2 iterations done" in capsys.readouterr().out
     assert (out / "iteration-001" / "report.json").read_bytes() == before
     with Ledger(out / "ledger.sqlite", settings=load_config(folder / "cu.toml").label.fingerprint) as ledger:
         now = {c.hash: (c.finished, c.attempt) for c in ledger.rows("done")}
     assert {h: now[h] for h in old} == {h: (t, 1) for h, t in old.items()}
+    fits = [load_fit_config(out / f"iteration-00{n}" / "fit" / "config.toml") for n in (1, 2)]
+    assert [f.training.epochs for f in fits] == [20, 6], "it goes on from the potential before"
+    assert fits[1].training.learning_rate == 0.25 * fits[0].training.learning_rate
+    known = load(out / "model.adatom").committee.calibration  # type: ignore[union-attr]
+    assert known is not None
+    assert known.data.endswith("labels of earlier iterations before training on them")
     data = ase.io.read(out / "data.extxyz", ":")
     assert len(data) == len(now) > len(old)
     for atoms in data[:3]:
@@ -123,14 +133,49 @@ def test_a_campaign_and_its_continuation(folder: Path, capsys: pytest.CaptureFix
     atoms.calc = AdatomCalculator(out / "model.adatom")
     assert atoms.calc.get_property("forces_std", atoms).shape == (4,)
     page = (out / "report.html").read_text()
-    assert page.count("<tr>") == 4
-    assert "data:image/png;base64," in page
+    assert page.count("<tr>") >= 4
+    for what in ("data:image/png;base64,", "accurate %", "core h", "hours", "E new", "F new", "Calibration"):
+        assert what in page, what
     assert main(["learn", "status", str(out)]) == 0
-    assert "E test" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "E test" in said
+    assert f"no loop is at work here; go on with: adatom learn {out}" in said
     assert main(["learn", "stop", str(out)]) == 0
-    assert (out / "stop").exists()
+    assert "there is nothing to stop" in capsys.readouterr().out
+    with exclusive(out):
+        assert main(["learn", "stop", str(out)]) == 0
+        assert (out / "stop").exists()
+        assert main(["learn", "status", str(out)]) == 0
+        assert "at work: process " in capsys.readouterr().out
+        assert main(["learn", str(out)]) == 2
+    assert "another loop is at work here" in capsys.readouterr().err
     assert main(["learn", "retry", str(out)]) == 0
     assert "0 failed calculations are queued again" in capsys.readouterr().out
+
+
+def test_divided_by_content() -> None:
+    """The side of a frame depends on nothing else; rare elements are trained on."""
+    frames = [bulk("Cu", a=3.5 + 0.001 * k) for k in range(400)]
+    train, held = divided(frames, 0.2)
+    assert 40 < len(held) < 120
+    again = divided(frames[100:], 0.2)[1]
+    assert {x.cell[0, 1] for x in again} == {x.cell[0, 1] for x in held} & {x.cell[0, 1] for x in frames[100:]}
+    sides = divided([*train, *held, bulk("Ni"), bulk("Ag")], 0.9999999)
+    assert (len(sides[0]), sides[1]) == (402, [])
+
+
+def test_budgets(tmp_path: Path, folder: Path) -> None:
+    """Hours of the clock are those of all processes together."""
+    (folder / "b.toml").write_text(CONFIG.replace("[stop]", "[stop]\nhours = 2.0").replace("iterations = 1", "iterations = 9"))
+    config = load_config(folder / "b.toml")
+    done = {"explored": {}, "labels_total": 3, "core_hours": 9.0, "hours": 1.9}
+    assert finished(config, tmp_path, 0, done) == ""
+    assert finished(config, tmp_path, 0, done | {"hours": 2.1}) == "the budget of 2 hours is used up"
+    (tmp_path / "stop").touch()
+    assert finished(config, tmp_path, 0, done) == "asked to stop"
+    assert finished(config, tmp_path, 0, done) == ""
+    (tmp_path / "s.json").write_text('{"seconds": 100.0}')
+    assert 100.0 <= Stopwatch(tmp_path / "s.json").mark() < 130.0
 
 
 WRONG = [
@@ -157,6 +202,9 @@ def test_the_template_is_a_config(tmp_path: Path) -> None:
     (tmp_path / "learn.toml").write_text(template())
     config = load_config(tmp_path / "learn.toml")
     assert config.explore.prototypes == {"silicon": str(tmp_path / "silicon.cif")}
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "config.toml").write_text(dump_learn_config(config))
+    assert load_config(tmp_path / "elsewhere" / "config.toml") == config
     with pytest.raises(ConfigError, match="no such config file"):
         load_config(tmp_path / "none.toml")
 
@@ -198,3 +246,20 @@ def test_beyond_the_window_where_it_is_empty() -> None:
     assert found.rejected == {"atoms too close": 1}
     assert found.beyond == 2
     assert found.fractions[:3] == pytest.approx((1 / 6, 2 / 6, 3 / 6))
+
+
+def test_the_report_shows_the_calibration(tmp_path: Path) -> None:
+    one = {"scale": 2.0, "nominal": [0.5, 0.9], "factors": [1.0, 2.0], "found": [0.55, 0.88], "rank": 0.4, "samples": 9}
+    judged = {"nominal": [0.5, 0.9], "found": [0.4, 0.7], "ratio": 1.3, "rank": 0.2, "count": 5}
+    known = {"energy": one, "forces": one, "data": "validation, 9 frames"}
+    found = [
+        {"iteration": 0},
+        {"iteration": 1, "calibration": None, "new_labels": {}},
+        {"iteration": 2, "calibration": known, "new_labels": {"coverage": {"energy": judged, "forces": judged}}},
+        {"iteration": 3, "calibration": known, "new_labels": None},
+    ]
+    lines = coverage_table(found)
+    assert lines[0] == ["iteration", "of", "on", "50 %", "90 %", "error/σ", "rank correlation"]
+    assert lines[2] == ["2", "energy", "new labels", "40", "70", "1.30", "0.20"]
+    assert [x[0] for x in lines[1:]] == ["2"] * 4 + ["3"] * 2
+    assert coverage_table(found[:2]) == []

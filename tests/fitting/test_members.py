@@ -131,6 +131,15 @@ def test_calibration(problem: Problem, frames: list[Frame]) -> None:
     assert (len(energy.error), len(forces.error)) == (24, 96)
     assert done.calibration.forces.scale == pytest.approx(np.sqrt((forces.error**2).sum() / (forces.spread**2).sum()))
     assert judged(done.calibration.forces, forces)["ratio"] == pytest.approx(1.0)
+    half = errors_and_spreads(potential, frames[:12])
+    for few, about in ((frames[12:16], "validation, 4 frames, and labels of earlier"), ([], "labels of earlier iterations")):
+        again = calibrated(potential, few, data="validation", earlier=half).committee
+        assert again is not None
+        assert again.calibration is not None
+        assert again.calibration.data.startswith(about)
+        assert again.calibration.energy.samples == 12 + len(few)
+    alone = calibrated(potential, frames, data="validation", earlier=half).committee
+    assert alone == done, "enough of its own"
 
 
 def test_coverage_of_known_errors() -> None:

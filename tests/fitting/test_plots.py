@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from adatom.fitting import plots
+from adatom.fitting.calibration import Errors, coverage
 from adatom.fitting.metrics import Comparison
 from adatom.md.thermo import Thermo
+from adatom.potential.committee import Calibration
 
 
 def errors(scale: float | None) -> dict[str, float | None]:
@@ -78,3 +80,21 @@ def test_dynamics(tmp_path: Path, conserved: bool) -> None:
         rows.append(Thermo(**(values | ({} if conserved else {"conserved_eV": np.nan}))))  # type: ignore[arg-type]
     plots.dynamics(rows, tmp_path / "md.png", title="NVE", n_atoms=8)
     assert is_picture(tmp_path / "md.png")
+
+
+@pytest.mark.parametrize("frames", [1, 40])
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_calibration(tmp_path: Path, frames: int, spread: float) -> None:
+    rng = np.random.default_rng(0)
+    pairs = {}
+    for name, n in (("energy", frames), ("forces", 5 * frames)):
+        s = spread * rng.uniform(0.1, 1.0, n)
+        pairs[name] = Errors(np.abs(rng.normal(0.0, 1.0, n)) * (s if spread else 1.0), s, np.arange(n) % frames)
+    one = coverage(Errors(np.arange(1.0, 30.0), np.ones(29), np.arange(29)))
+    known = Calibration(energy=one, forces=one, data="validation, 29 frames")
+    found = {name: list(one.found) for name in pairs}
+    plots.calibration(known, pairs, found, tmp_path / "calibration.png", on="40 test frames")
+    assert is_picture(tmp_path / "calibration.png")
+    del pairs["energy"], found["energy"]
+    plots.calibration(known, pairs, found, tmp_path / "forces.png", on="40 test frames")
+    assert is_picture(tmp_path / "forces.png")
