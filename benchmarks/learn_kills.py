@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
         again = start(killed, cache)
         kills: Counter[str] = Counter()
         while sum(kills.values()) < options.kills:
-            time.sleep(rng.uniform(0.5, 1.6 * whole / options.kills + 4.0))
+            time.sleep(rng.uniform(0.5, whole / options.kills))
             if again.poll() is not None:
                 break
             target = rng.choice(["driver", "worker", "both"])

@@ -371,10 +371,11 @@ def report(content: dict[str, Any], rules: list[str], seeds: list[int]) -> None:
                 continue
             print(f"\n| rule | labels for the {what} that {reference} ends with, by seed | ratio to {reference} |\n|---|---|---|")
             for rule in rules:
-                cells = ", ".join("–" if x is None else f"{x:.0f}" for x in found[rule])
-                ratio = [x / y for x, y in zip(found[rule], found[reference], strict=True) if x and y]
-                words = f"{np.mean(ratio):.2f} ({min(ratio):.2f} to {max(ratio):.2f})" if ratio else "–"
-                print(f"| {rule} | {cells} | {words} |")
+                last = [curves[f"{s} {rule}"][-1]["labels"] for s in seeds]
+                cells = ", ".join(f"> {n}" if x is None else f"{x:.0f}" for x, n in zip(found[rule], last, strict=True))
+                ratio = [(x or n) / y for x, n, y in zip(found[rule], last, found[reference], strict=True) if y]
+                at_least = "> " if None in found[rule] else ""
+                print(f"| {rule} | {cells} | {at_least}{np.mean(ratio):.2f} ({min(ratio):.2f} to {max(ratio):.2f}) |")
 
 
 def labels_for(curves: dict[str, Any], rule: str, reference: str, seed: int, key: str) -> float | None:

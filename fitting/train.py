@@ -40,6 +40,9 @@ from adatom.potential.units import GPA
 Array = jax.Array
 NOT_COMPILED = ("epochs", "batch_atoms", "patience", "evaluate_every", "checkpoint_seconds", "max_buckets", "seed")
 """Settings of a training that the compiled step does not depend on."""
+FEW = 8
+"""Fewer validation frames do not decide which weights are kept: one odd frame among them would. The last ones are
+kept, then, unless `patience` asks for a judgement."""
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -372,7 +375,8 @@ def _after_evaluation(
     has_validation = any(len(i) for i in problem.valid)
     sums = evaluate(problem, state.average, problem.valid if has_validation else problem.train)
     now, best = score(sums, problem.loss), counters["best_score"]
-    judged = has_validation and bool((now > 0.0).all())  # else no validation frame has a label that the loss weighs at its end
+    enough = sum(len(i) for i in problem.valid) >= (1 if problem.training.patience else FEW)
+    judged = enough and bool((now > 0.0).all())  # else no validation frame has a label that the loss weighs at its end
     better = np.full(now.shape, True) if not judged or best is None else now < np.asarray(best)
     with open(log, "a", encoding="utf-8") as f:
         errors = rmse(sums) if has_validation else None

@@ -292,8 +292,12 @@ class Ledger:
         return "\n".join(text)
 
     def export(self, path: str | Path) -> int:
-        """Write the labels done with the present settings as extended XYZ, atomically; returns how many."""
-        labels = [c.to_atoms() for c in self.rows("done", settings=self.settings)]
+        """Write the labels done with the present settings as extended XYZ, atomically; returns how many.
+
+        In an order that no failure changes.
+        """
+        done = self.rows("done", settings=self.settings)
+        labels = [c.to_atoms() for c in sorted(done, key=lambda c: (c.iteration, c.hash))]
         text = StringIO()
         if labels:
             write(text, labels, format="extxyz")

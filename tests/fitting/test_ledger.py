@@ -183,6 +183,21 @@ def test_files_that_are_no_ledgers(tmp_path: Path) -> None:
         assert before == (path.read_bytes() if path.is_file() else b"")
 
 
+def test_the_order_of_an_export_does_not_depend_on_failures(tmp_path: Path) -> None:
+    written = []
+    for failing in (0, 1, 2):
+        with Ledger(tmp_path / f"{failing}.sqlite", settings="a") as ledger:
+            names = [ledger.add(copper(k), iteration=0, origin={}).hash for k in range(3)]
+            ledger.start(names[failing], cores=1)
+            ledger.fail(names[failing], "killed", attempts=3)
+            for k, name in enumerate(names):
+                ledger.start(name, cores=1)
+                ledger.done(name, result(copper(k)))
+            ledger.export(tmp_path / "labels.extxyz")
+            written.append((tmp_path / "labels.extxyz").read_bytes())
+    assert written[0] == written[1] == written[2]
+
+
 def test_origin(tmp_path: Path) -> None:
     """Any JSON is kept; the file for others stays readable, where ASE's would not."""
     with Ledger(tmp_path / "l.sqlite", settings="a") as ledger:

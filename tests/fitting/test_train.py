@@ -231,6 +231,14 @@ def test_a_damaged_checkpoint(planted: Problem, whole: tuple[Path, Params, dict[
         run(planted, tmp_path, resume=True)
 
 
+def test_few_validation_frames_do_not_choose_the_weights(planted: Problem, tmp_path: Path) -> None:
+    """Steps so large that errors grow: with few validation frames the last weights are kept nevertheless."""
+    few = dataclasses.replace(planted, valid=[rows[:2] for rows in planted.valid])
+    problem = with_training(few, evaluate_every=1, learning_rate=0.5, final_learning_rate=0.5, ema_decay=0.0, warmup_steps=0)
+    _, summary, _ = run(problem, tmp_path)
+    assert summary["best_epoch"] == problem.epochs
+
+
 def test_early_stopping(planted: Problem, tmp_path: Path) -> None:
     """Steps too small to change a weight: the first evaluation stays the best."""
     tiny = {"learning_rate": 1e-30, "final_learning_rate": 1e-30, "ema_decay": 0.0}
