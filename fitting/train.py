@@ -27,6 +27,7 @@ import optax
 
 from adatom.fitting.batches import Bucket, Targets, assemble, chunks
 from adatom.fitting.config import LossConfig, TrainingConfig, epochs_of
+from adatom.fitting.interrupts import undisturbed
 from adatom.fitting.loss import Prefactors, loss
 from adatom.fitting.sizes import few
 from adatom.potential.checkpoint import load_checkpoint, save_checkpoint
@@ -319,7 +320,8 @@ def train(
 
     def save() -> None:
         counters["seconds"] = before + time.monotonic() - start
-        save_checkpoint(path, (jax.device_get(state), _merge([_nothing(problem), *window])), counters)
+        with undisturbed():
+            save_checkpoint(path, (jax.device_get(state), _merge([_nothing(problem), *window])), counters)
 
     try:
         while True:

@@ -34,6 +34,14 @@ def _forget_programs():
     gc.collect()
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For tests of many programs, each run once or twice."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def root():
     """The repository."""

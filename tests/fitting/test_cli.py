@@ -163,7 +163,7 @@ def test_ctrl_c_says_how_to_go_on(
     monkeypatch.setattr(fit, "fit", interrupted)
     code, _, err = run(capsys, "fit", "--train", "x.xyz", "--out", "there")
     assert code == 130
-    assert err == f"adatom: {stop or 'interrupted'}; go on with: adatom fit --resume --out there\n"
+    assert err == f"adatom: {str(stop) or 'interrupted'}; go on with: adatom fit --resume --out there\n"
     monkeypatch.setattr(demo, "demo", interrupted)
     code, _, err = run(capsys, "demo", "--out", "there")
     assert code == 130

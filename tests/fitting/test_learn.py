@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import ase.io
-import jax
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -25,6 +24,8 @@ from adatom.fitting.cli import main
 from adatom.fitting.config import ConfigError, dump_config
 from adatom.fitting.config import load_config as load_fit_config
 from adatom.potential import AdatomCalculator, load
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 CONFIG = """
 [start]
@@ -69,13 +70,6 @@ members = 4
 [stop]
 iterations = 1
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from adatom.potential.model_file import ModelFileError, load
 from adatom.potential.potential import Potential, flatten
 from adatom.potential.structure import Structure
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 HERE = Path(__file__).parent / "deepmd"
 REFERENCES = json.loads((HERE / "references.json").read_text(encoding="utf-8"))["models"]
 

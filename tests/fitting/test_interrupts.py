@@ -1,0 +1,33 @@
+"""Ctrl-C during what must be finished."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from adatom.fitting.interrupts import undisturbed
+
+
+def test_it_comes_after_the_block():
+    done = []
+    with pytest.raises(KeyboardInterrupt), undisturbed():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("all of it")
+    assert done == ["all of it"]
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_quiet_and_in_other_threads():
+    seen = []
+
+    def work():
+        with undisturbed():
+            seen.append(threading.current_thread() is threading.main_thread())
+
+    work()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(timeout=60)
+    assert seen == [True, False]
