@@ -24,6 +24,7 @@ from adatom.fitting.batches import ONCE, Bucket, assemble, make_buckets, neighbo
 from adatom.fitting.dataset import Frame
 from adatom.fitting.metrics import ATOMS
 from adatom.potential.committee import Calibration, Coverage, spread
+from adatom.potential.compilation import jit
 from adatom.potential.model import FittedModel, Params
 from adatom.potential.potential import Potential
 from adatom.potential.predict import predict
@@ -74,7 +75,7 @@ def errors_and_spreads(
     return energies, forces
 
 
-@partial(jax.jit, static_argnames=("model", "precision"))
+@partial(jit, static_argnames=("model", "precision"))
 def _forward(
     model: FittedModel, params: Params, members: Params, bucket: Bucket, rows: np.ndarray, present: np.ndarray, precision: str
 ) -> tuple[jax.Array | np.ndarray, ...]:

@@ -27,6 +27,7 @@ from adatom.fitting.batches import Bucket, assemble
 from adatom.fitting.config import LossConfig, UncertaintyConfig
 from adatom.fitting.train import Problem, train
 from adatom.potential.committee import Committee, merge
+from adatom.potential.compilation import jit
 from adatom.potential.model import FittedModel, Params, Statistics
 from adatom.potential.predict import energies
 
@@ -92,7 +93,7 @@ def laplace(problem: Problem, network: Params, key: Array, members: int) -> Para
     return jax.vmap(unravel)(jnp.asarray(drawn, dtype=flat.dtype))
 
 
-@partial(jax.jit, static_argnames=("model", "loss"))
+@partial(jit, static_argnames=("model", "loss"))
 def _sensitivities(
     model: FittedModel, network: Params, statistics: Statistics, bucket: Bucket, index: Array, key: Array, loss: LossConfig
 ) -> Array:

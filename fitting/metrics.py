@@ -17,6 +17,7 @@ import numpy as np
 
 from adatom.fitting.batches import ONCE, Bucket, Targets, assemble, make_buckets, neighbourhoods, portions
 from adatom.fitting.dataset import DataError, Frame
+from adatom.potential.compilation import jit
 from adatom.potential.evaluator import Precision
 from adatom.potential.graph import Graph
 from adatom.potential.model import FittedModel
@@ -107,7 +108,7 @@ def compare(
     return Comparison(merged["energy"], merged["forces"], merged["stress"], tuple(f.config_type for f in frames))
 
 
-@partial(jax.jit, static_argnames=("model", "precision"))
+@partial(jit, static_argnames=("model", "precision"))
 def _forward(
     model: FittedModel, params: Any, bucket: Bucket, rows: np.ndarray, present: np.ndarray, precision: str
 ) -> tuple[Graph, Targets, Prediction]:

@@ -12,6 +12,7 @@ from ase.data import chemical_symbols
 from adatom.fitting.batches import Bucket, assemble
 from adatom.fitting.dataset import Frame
 from adatom.fitting.sizes import few
+from adatom.potential.compilation import jit
 from adatom.potential.geometry import pair_vectors
 from adatom.potential.graph import Neighbourhood
 from adatom.potential.model import Model, Params, Statistics
@@ -99,4 +100,4 @@ def _features(model: Model, network: Params, bucket: Bucket, index: jax.Array, h
     return model.descriptors(network, d, graph.slot_capacity, graph.atom_capacity), here[structure] & present
 
 
-_jitted_features = jax.jit(_features, static_argnames="model")
+_jitted_features = jit(_features, static_argnames="model")

@@ -32,7 +32,9 @@ from adatom.fitting.loss import Prefactors, loss
 from adatom.fitting.sizes import few
 from adatom.potential.checkpoint import load_checkpoint, save_checkpoint
 from adatom.potential.committee import merge
+from adatom.potential.compilation import jit
 from adatom.potential.graph import Graph
+from adatom.potential.kernels import kernel
 from adatom.potential.model import FittedModel, Params, Statistics
 from adatom.potential.model_file import write_atomically
 from adatom.potential.predict import Prediction, predict
@@ -157,7 +159,7 @@ def make_step(problem: Problem, total: int) -> Callable[..., tuple[TrainState, S
     return call
 
 
-@partial(jax.jit, static_argnames=("model", "loss_config", "training"))
+@partial(jit, static_argnames=("model", "loss_config", "training"))
 def _step(
     model: FittedModel, loss_config: LossConfig, training: TrainingConfig, state: TrainState, total: Array,
     statistics: Statistics, fixed: Params, bucket: Bucket, index: Array, present: Array, resampling: Array | None,
@@ -212,10 +214,11 @@ def prefactors(config: LossConfig, fraction: Array) -> Prefactors:
 def forward(
     model: FittedModel, network: Params, statistics: Statistics, bucket: Bucket, index: Array, present: Array, precision: str
 ) -> tuple[Graph, Targets, Prediction]:
-    """Assemble a batch and predict it."""
+    """Assemble a batch and predict it, by the compiled kernel where there is one."""
     graph, targets = assemble(bucket, index, present)
     params = {"network": network, "statistics": statistics}
-    return graph, targets, predict(model, params, graph, e0=jnp.asarray(statistics.e0), dtype=jnp.dtype(precision))
+    fast = kernel(model, params, precision) or (model, params)
+    return graph, targets, predict(*fast, graph, e0=jnp.asarray(statistics.e0), dtype=jnp.dtype(precision))
 
 
 def error_sums(out: Prediction, graph: Graph, targets: Targets) -> Sums:
@@ -229,7 +232,7 @@ def error_sums(out: Prediction, graph: Graph, targets: Targets) -> Sums:
     return Sums((e * e).sum(), on_e.sum(), (f * f).sum(), 3 * rows.sum(), (s * s).sum(), 9 * on_s.sum())
 
 
-@partial(jax.jit, static_argnames=("model", "precision", "several"))
+@partial(jit, static_argnames=("model", "precision", "several"))
 def _evaluate(
     model: FittedModel, network: Params, fixed: Params, statistics: Statistics, bucket: Bucket, index: Array, present: Array,
     precision: str, several: bool,

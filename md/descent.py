@@ -32,6 +32,7 @@ from adatom.md.fire import Method, Vector, add, choose
 from adatom.md.neighbours import NeighbourList, Plan, build, stale
 from adatom.md.state import trace, volumes
 from adatom.md.system import System
+from adatom.potential.compilation import jit
 
 Array = jax.Array
 NOISE = {"float32": 1e-5, "float64": 1e-9}
@@ -161,7 +162,7 @@ def evaluate(setup: Setup, field: Field, system: System, goal: Goal, x: Vector, 
     )
 
 
-@partial(jax.jit, static_argnames=("setup",))
+@partial(jit, static_argnames=("setup",))
 def begin(setup: Setup, field: Field, system: System, goal: Goal, neighbours: NeighbourList, positions: Array) -> Progress:
     """The first point."""
     one = jnp.eye(3, dtype=positions.dtype)[None] * goal.factor[:, None, None]
@@ -173,14 +174,14 @@ def begin(setup: Setup, field: Field, system: System, goal: Goal, neighbours: Ne
     )  # fmt: skip
 
 
-@partial(jax.jit, static_argnames=("setup",))
+@partial(jit, static_argnames=("setup",))
 def relist(setup: Setup, field: Field, system: System, progress: Progress) -> Progress:
     """The same list in the capacities of the plan."""
     old, length = progress.neighbours, field.cutoff + setup.skin
     return replace(progress, neighbours=build(system, setup.plan, old.positions, old.cell, length))
 
 
-@partial(jax.jit, static_argnames=("setup",))
+@partial(jit, static_argnames=("setup",))
 def advance(setup: Setup, field: Field, system: System, goal: Goal, progress: Progress, until: Array) -> Progress:
     """To step `until`, or to where nothing moves any more, or where the list overflowed (check: then discard the result)."""
     method, length = setup.method, field.cutoff + setup.skin

@@ -30,6 +30,7 @@ from adatom.md.neighbours import NeighbourList, Plan, build, stale
 from adatom.md.state import CHAIN, Conditions, Ensemble, State, kinetic, trace, volumes
 from adatom.md.system import System
 from adatom.md.thermostats import chain_energy, thermostat
+from adatom.potential.compilation import jit
 
 Array = jax.Array
 
@@ -126,14 +127,14 @@ def begin(system: System, neighbours: NeighbourList, positions: Array, velocitie
     return Progress(state, neighbours, nobody < 0, nobody, nobody, state, per_atom, none)
 
 
-@partial(jax.jit, static_argnames=("setup",))
+@partial(jit, static_argnames=("setup",))
 def relist(setup: Setup, field: Field, system: System, progress: Progress) -> Progress:
     """The same list in the capacities of the plan: of the atoms where it was built."""
     old, length = progress.neighbours, field.cutoff + setup.skin
     return replace(progress, neighbours=build(system, setup.plan, old.positions, old.cell, length))
 
 
-@partial(jax.jit, static_argnames=("setup",))
+@partial(jit, static_argnames=("setup",))
 def advance(
     setup: Setup, field: Field, system: System, conditions: Conditions, progress: Progress, until: Array
 ) -> tuple[Progress, Sample]:

@@ -27,6 +27,7 @@ import numpy as np
 from jax import lax
 
 from adatom.md.system import System
+from adatom.potential.compilation import jit
 from adatom.potential.graph import Graph
 
 Array = jax.Array
@@ -294,7 +295,7 @@ def stale(
     return (2.0 * jnp.sqrt(system.highest((moved * moved).sum(axis=1))) > room).any()
 
 
-@partial(jax.jit, static_argnames=("length",))
+@partial(jit, static_argnames=("length",))
 def _bin_heights(system: System, grid: Array, positions: Array, cell: Array, length: float) -> _Bins:
     return _bins(system, grid, positions, cell, length)
 
@@ -338,7 +339,7 @@ def slots_for(counts: Sequence[int]) -> tuple[int, ...]:
     return tuple(4 * math.ceil((1.05 * x + 1) / 4) if x else 0 for x in counts)
 
 
-_build = jax.jit(build, static_argnames=("plan", "length"))
+_build = jit(build, static_argnames=("plan", "length"))
 
 
 def allocate(system: System, positions: Array, cell: Array, length: float, *, shrink: float = 0.0) -> tuple[Plan, NeighbourList]:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adatom.potential.compilation import jit
 from adatom.potential.cutoffs import smooth_step_down
 from adatom.potential.descriptors.deep_potential import DeepPotentialConfig, contract
 from adatom.potential.families import family_of
@@ -106,7 +107,7 @@ def _interpolate(config: DeepPotentialConfig, net: Any, s_max: float) -> tuple[n
     """Chebyshev coefficients (NODES, M) of G in float64 from its values in the nodes (discrete cosine transform), and max |G|."""
     angles = np.pi * (np.arange(NODES) + 0.5) / NODES
     s = (np.cos(angles) + 1.0) * (0.5 * s_max * config.typical_distance)
-    apply = jax.jit(Perceptron(config.embedding_net, config.activation).apply)
+    apply = jit(Perceptron(config.embedding_net, config.activation).apply)
     g = np.asarray(apply({"params": net}, jnp.asarray(s[:, None], dtype=jnp.float64)))
     c = (2.0 / NODES) * np.cos(np.arange(NODES)[:, None] * angles) @ g
     c[0] *= 0.5

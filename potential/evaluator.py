@@ -20,6 +20,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from adatom.potential.committee import Spread, spread
+from adatom.potential.compilation import jit
 from adatom.potential.compression import Compressed, compress
 from adatom.potential.families import family_of, neighbour_limits
 from adatom.potential.graph import Graph, Neighbourhood, batch, neighbourhood
@@ -63,12 +64,12 @@ class Uncertainty(NamedTuple):
     forces: np.ndarray
 
 
-@partial(jax.jit, static_argnames=("model", "dtype", "block"))
+@partial(jit, static_argnames=("model", "dtype", "block"))
 def _spread(model: EnergyModel, params: Any, members: Params, graph: Graph, dtype: str, block: int | None) -> Spread:
     return spread(model, params, members, graph, dtype=jnp.dtype(dtype), block=block)
 
 
-@partial(jax.jit, static_argnames=("model", "dtype", "block"))
+@partial(jit, static_argnames=("model", "dtype", "block"))
 def _predict(model: EnergyModel, params: Any, graph: Graph, dtype: str, block: int | None) -> Prediction:
     return predict(model, params, graph, e0=params["statistics"].e0, dtype=jnp.dtype(dtype), block=block)
 

@@ -21,6 +21,7 @@ from adatom.fitting.batches import ONCE, Bucket, assemble, make_buckets, neighbo
 from adatom.fitting.dataset import Frame, Labels
 from adatom.fitting.metrics import ATOMS
 from adatom.potential.committee import slope
+from adatom.potential.compilation import jit
 from adatom.potential.model import Model, Params
 from adatom.potential.potential import Potential
 from adatom.potential.predict import predict
@@ -46,7 +47,7 @@ def strength(potential: Potential, frames: Sequence[ase.Atoms], ratio: float) ->
     return float(ratio * total[0] / total[1]) if total.all() else 0.0
 
 
-@partial(jax.jit, static_argnames="model")
+@partial(jit, static_argnames="model")
 def _sizes(
     model: Model, params: Params, members: Params, bucket: Bucket, rows: np.ndarray, present: np.ndarray
 ) -> jax.Array:

@@ -20,6 +20,7 @@ from adatom.fitting.batches import ONCE, Bucket, assemble, make_buckets, neighbo
 from adatom.fitting.dataset import Frame, Labels
 from adatom.fitting.metrics import ATOMS
 from adatom.potential.committee import spread
+from adatom.potential.compilation import jit
 from adatom.potential.geometry import pair_vectors
 from adatom.potential.model import Model, Params
 from adatom.potential.potential import Potential
@@ -62,7 +63,7 @@ def look_at(potential: Potential, buckets: Sequence[Bucket], n: int) -> Look:
     return out
 
 
-@partial(jax.jit, static_argnames="model")
+@partial(jit, static_argnames="model")
 def _look(
     model: Model, params: Params, members: Params, bucket: Bucket, rows: np.ndarray, present: np.ndarray
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

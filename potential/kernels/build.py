@@ -23,7 +23,9 @@ import jax
 import jaxlib
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ("moments.hpp", "moments_ffi.cpp")
+HEADERS = ("moments.hpp", "moments_training.hpp", "graph_ffi.hpp")
+SOURCES = ("moments_ffi.cpp", "moments_training_ffi.cpp")
+TARGETS = tuple(f"adatom_moments{what}_{dtype}" for what in ("", "_training") for dtype in ("float32", "float64"))
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-pthread")
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,7 @@ def compiled() -> Built:
     try:
         path = _build()
         library = ctypes.CDLL(str(path))
-        for dtype in ("float32", "float64"):
-            name = f"adatom_moments_{dtype}"
+        for name in TARGETS:
             jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
         built = Built(library, str(path))
     except (OSError, RuntimeError, subprocess.SubprocessError, AttributeError) as error:
@@ -93,7 +94,7 @@ def _build() -> Path:
         if not target.exists():
             log.debug("kernel: compiling once for this machine with %s", command[0])
             fresh = target.with_suffix(f".{os.getpid()}.tmp")
-            command += ["-o", str(fresh), str(HERE / SOURCES[1])]
+            command += ["-o", str(fresh), *(str(HERE / name) for name in SOURCES)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=600)
             if done.returncode:
                 raise OSError(f"{command[0]} failed: {done.stderr.strip()[-300:]}")
@@ -105,7 +106,7 @@ def _key(command: list[str]) -> str:
     """Of everything that decides what the library does."""
     version = subprocess.run([command[0], "--version"], capture_output=True, text=True, timeout=60).stdout
     parts = [*command, version, jaxlib.__version__, platform.machine(), _cpu()]
-    parts += [(HERE / name).read_text(encoding="utf-8") for name in SOURCES]
+    parts += [(HERE / name).read_text(encoding="utf-8") for name in (*HEADERS, *SOURCES)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 

@@ -202,6 +202,7 @@ template <class T> struct Layer {
 
 template <class T> struct Net {
   T shift, scale, offset;
+  ptrdiff_t offset_at;  // of `offset` among the numbers
   const T *mean, *inverse_std, *last;
   std::vector<Layer<T>> layers;
 };
@@ -240,7 +241,9 @@ template <class T> class Model {
   std::vector<const T*> mix, unmix;                       // per degree: (elements, radial, channels), (elements, channels, bases)
   std::vector<Net<T>> nets;
 
-  Model(Sizes chosen, const T* numbers) : sizes(std::move(chosen)), monomial(monomials(sizes.order)) {
+  const T* numbers;
+
+  Model(Sizes chosen, const T* all) : sizes(std::move(chosen)), monomial(monomials(sizes.order)), numbers(all) {
     n_monomials = int(monomial.size());
     n_features = sizes.channels * (1 + sizes.order + (sizes.four_body && sizes.order >= 2 ? 2 : 0));
     bases = padded(sizes.radial), channels = padded(sizes.channels);
@@ -258,7 +261,7 @@ template <class T> class Model {
     for (int s = 0; s < t; ++s) {
       Net<T> net;
       const T* three = take(3);
-      net.shift = three[0], net.scale = three[1], net.offset = three[2];
+      net.shift = three[0], net.scale = three[1], net.offset = three[2], net.offset_at = three + 2 - numbers;
       net.mean = take(n_features), net.inverse_std = take(n_features);
       int in = n_features;
       for (int out : sizes.widths) {
@@ -353,103 +356,133 @@ template <class T> void distances(const Model<T>& m, Block<T>& b) {
   }
 }
 
+// Rows of numbers `ld` apart, some at a time; moments_training.hpp has the same with numbers that carry a rate of change.
+template <class T> struct Rows {
+  T* at;
+  int ld;
+  V<T> operator()(int n, int k) const { return load(at + n * ld + k); }
+  void put(int n, int k, V<T> x) const { store(at + n * ld + k, x); }
+};
+
+// The next degree of monomials from the last, `low`, of degree p, both (rows, some neighbours), with unit vector (x, y, z).
+template <class N, class Source, class Target> void raise(int p, const N& x, const N& y, const N& z, const Source& low, const Target& to) {
+  const int n = (p + 1) * (p + 2) / 2;
+  int next = 0;
+  for (int i = 0; i < n; ++i) to.put(next++, 0, x * low(i, 0));
+  for (int i = n - p - 1; i < n; ++i) to.put(next++, 0, y * low(i, 0));
+  to.put(next, 0, z * low(n - 1, 0));
+}
+
 // Monomials of some neighbours, rows `room` apart, the first of degree 0 being `start` (1 or the cutoff) of each.
 template <class T> void powers(const Model<T>& m, const Block<T>& b, int first, int room, const T* start, T* out) {
   for (int j = 0; j < room; j += kLanes<T>) {
     const V<T> x = load(b.ux.get() + first + j), y = load(b.uy.get() + first + j), z = load(b.uz.get() + first + j);
-    T *low = out + j, *to = low + room;
-    store(low, start ? load(start + j) : all<T>(1));
+    Rows<T> low{out + j, room};
+    low.put(0, 0, start ? load(start + j) : all<T>(1));
     for (int p = 0; p < m.sizes.order; ++p) {
-      const int n = (p + 1) * (p + 2) / 2;
-      T* const next = to;
-      for (int i = 0; i < n; ++i, to += room) store(to, x * load(low + i * room));
-      for (int i = n - p - 1; i < n; ++i, to += room) store(to, y * load(low + i * room));
-      store(to, z * load(low + (n - 1) * room)), to += room;
+      const Rows<T> next{low.at + (p + 1) * (p + 2) / 2 * room, room};
+      raise(p, x, y, z, low, next);
       low = next;
     }
   }
 }
 
 // The tensors of degree 1 (x y z) and 2 (xx xy xz yy yz zz), some channels at a time.
-template <class T> struct Pair {
-  V<T> u, v, w, a, p, q, d, s, f;
-  Pair(const T* t, int ld)
-      : u(load(t)), v(load(t + ld)), w(load(t + 2 * ld)), a(load(t + 3 * ld)), p(load(t + 4 * ld)), q(load(t + 5 * ld)),
-        d(load(t + 6 * ld)), s(load(t + 7 * ld)), f(load(t + 8 * ld)) {}
+template <class N> struct Pair {
+  N u, v, w, a, p, q, d, s, f;
+  template <class Source>
+  Pair(const Source& t, int k)
+      : u(t(1, k)), v(t(2, k)), w(t(3, k)), a(t(4, k)), p(t(5, k)), q(t(6, k)), d(t(7, k)), s(t(8, k)), f(t(9, k)) {}
 };
 
-// Invariants of the tensors (monomials, channels) of one atom, not standardised: `out` (features).
-template <class T> void invariants(const Model<T>& m, const T* tensors, T* out) {
-  const int c = m.sizes.channels, ld = m.channels;
+// Invariants of the tensors of one atom, not standardised: out.put(0, feature, …).
+template <class N, class T, class Source, class Target>
+void invariants(const Model<T>& m, const Source& tensors, const Target& out) {
+  const int c = m.sizes.channels;
   // whole vectors are written, in this order: what stands beyond the c-th channel is overwritten by the next row of features
-  for (int p = 0, n = 0; p <= m.sizes.order; ++p, out += c) {
+  int to = 0;
+  for (int p = 0, n = 0; p <= m.sizes.order; ++p, to += c) {
     const int stop = n + (p + 1) * (p + 2) / 2;
     for (int k = 0; k < c; k += kLanes<T>) {
-      V<T> total = p ? V<T>{} : load(tensors + k);
-      for (int i = n; p && i < stop; ++i) {
-        const V<T> t = load(tensors + i * ld + k);
-        total += t * t * T(m.monomial[i].multiplicity);
+      N total = tensors(n, k);
+      if (p) total = total * total * T(m.monomial[n].multiplicity);
+      for (int i = n + 1; i < stop; ++i) {
+        const N t = tensors(i, k);
+        total = total + t * t * T(m.monomial[i].multiplicity);
       }
-      store(out + k, total);
+      out.put(0, to + k, total);
     }
     n = stop;
   }
   if (m.n_features == c * (m.sizes.order + 1)) return;
   for (int k = 0; k < c; k += kLanes<T>) {
-    const auto [u, v, w, a, p, q, d, s, f] = Pair<T>(tensors + ld + k, ld);
-    store(out + k, u * (a * u + p * v + q * w) + v * (p * u + d * v + s * w) + w * (q * u + s * v + f * w));
+    const auto [u, v, w, a, p, q, d, s, f] = Pair<N>(tensors, k);
+    out.put(0, to + k, u * (a * u + p * v + q * w) + v * (p * u + d * v + s * w) + w * (q * u + s * v + f * w));
   }
   for (int k = 0; k < c; k += kLanes<T>) {
-    const auto [u, v, w, a, p, q, d, s, f] = Pair<T>(tensors + ld + k, ld);
-    const V<T> mixed = p * p * (a + d) + q * q * (a + f) + s * s * (d + f);
-    store(out + c + k, a * a * a + d * d * d + f * f * f + T(3) * mixed + T(6) * p * q * s);
+    const auto [u, v, w, a, p, q, d, s, f] = Pair<N>(tensors, k);
+    const N mixed = p * p * (a + d) + q * q * (a + f) + s * s * (d + f);
+    out.put(0, to + c + k, a * a * a + d * d * d + f * f * f + mixed * T(3) + p * q * s * T(6));
   }
 }
 
-// The way back: `g` (features) becomes `back` (monomials, channels).
-template <class T> void invariants_back(const Model<T>& m, const T* tensors, const T* g, T* back) {
-  const int c = m.sizes.channels, ld = m.channels;
+// The way back: gradients to the features, g(0, feature), become gradients to the tensors, back.put(monomial, channel, …).
+template <class N, class T, class Source, class Gradient, class Target>
+void invariants_back(const Model<T>& m, const Source& tensors, const Gradient& g, const Target& back) {
+  const int c = m.sizes.channels;
+  const bool four_body = m.n_features > c * (m.sizes.order + 1);
   for (int k = 0; k < c; k += kLanes<T>) {
-    store(back + k, load(g + k));
+    back.put(0, k, g(0, k));
     for (int n = 1; n < m.n_monomials; ++n) {
-      const V<T> own = load(g + m.monomial[n].degree * c + k) * T(2 * m.monomial[n].multiplicity);
-      store(back + n * ld + k, own * load(tensors + n * ld + k));
+      if (four_body && n < 10) continue;
+      back.put(n, k, g(0, m.monomial[n].degree * c + k) * tensors(n, k) * T(2 * m.monomial[n].multiplicity));
     }
-    if (m.n_features == c * (m.sizes.order + 1)) continue;
-    const auto [u, v, w, a, p, q, d, s, f] = Pair<T>(tensors + ld + k, ld);
-    const V<T> g1 = load(g + c * (m.sizes.order + 1) + k), g2 = load(g + c * (m.sizes.order + 2) + k);
-    const V<T> change[] = {
-        T(2) * g1 * (a * u + p * v + q * w), T(2) * g1 * (p * u + d * v + s * w), T(2) * g1 * (q * u + s * v + f * w),
-        g1 * u * u + T(3) * g2 * (a * a + p * p + q * q), T(2) * g1 * u * v + T(6) * g2 * (p * (a + d) + q * s),
-        T(2) * g1 * u * w + T(6) * g2 * (q * (a + f) + p * s), g1 * v * v + T(3) * g2 * (d * d + p * p + s * s),
-        T(2) * g1 * v * w + T(6) * g2 * (s * (d + f) + p * q), g1 * w * w + T(3) * g2 * (f * f + q * q + s * s)};
-    for (int i = 0; i < 9; ++i) {
-      T* to = back + (1 + i) * ld + k;
-      store(to, load(to) + change[i]);
-    }
+    if (!four_body) continue;
+    const auto [u, v, w, a, p, q, d, s, f] = Pair<N>(tensors, k);
+    const N one = g(0, c + k) * T(2), two = g(0, 2 * c + k) * T(2), off = two * T(2);
+    const N g1 = g(0, c * (m.sizes.order + 1) + k) * T(2), g2 = g(0, c * (m.sizes.order + 2) + k) * T(3), h1 = g1 * T(0.5);
+    const N h2 = g2 * T(2);
+    back.put(1, k, one * u + g1 * (a * u + p * v + q * w));
+    back.put(2, k, one * v + g1 * (p * u + d * v + s * w));
+    back.put(3, k, one * w + g1 * (q * u + s * v + f * w));
+    back.put(4, k, two * a + h1 * u * u + g2 * (a * a + p * p + q * q));
+    back.put(5, k, off * p + g1 * u * v + h2 * (p * (a + d) + q * s));
+    back.put(6, k, off * q + g1 * u * w + h2 * (q * (a + f) + p * s));
+    back.put(7, k, two * d + h1 * v * v + g2 * (d * d + p * p + s * s));
+    back.put(8, k, off * s + g1 * v * w + h2 * (s * (d + f) + p * q));
+    back.put(9, k, two * f + h1 * w * w + g2 * (f * f + q * q + s * s));
   }
+}
+
+// An activation with its first and second derivative.
+template <class T> struct Response {
+  V<T> y, d, dd;
+};
+
+template <class T> inline Response<T> respond(int kind, V<T> v) {
+  if (kind == kSilu) {
+    const V<T> s = T(1) / (T(1) + exp<T>(-v)), y = v * s, d = s + y * (T(1) - s);
+    return {y, d, (T(1) - s) * (s * (T(1) - y) + d)};
+  }
+  if (kind == kSoftplus) {
+    const V<T> size = v < T(0) ? -v : v, e = exp<T>(-size), d = (v < T(0) ? e : all<T>(1)) / (T(1) + e);
+    V<T> y;
+    for (int k = 0; k < kLanes<T>; ++k) y[k] = std::log1p(e[k]) + (v[k] > T(0) ? v[k] : T(0));
+    return {y, d, d * (T(1) - d)};
+  }
+  constexpr T root = T(0.79788456080286535588), cubic = T(0.044715);
+  const V<T> u = kind == kGelu ? root * (v + cubic * v * v * v) : v, size = u < T(0) ? -u : u, e = exp<T>(T(-2) * size);
+  const V<T> positive = (T(1) - e) / (T(1) + e), t = u < T(0) ? -positive : positive, rest = T(1) - t * t;
+  if (kind == kTanh) return {t, rest, T(-2) * t * rest};
+  const V<T> du = root * (T(1) + T(3) * cubic * v * v), dt = rest * du, ddt = T(6) * root * cubic * v * rest - T(2) * t * dt * du;
+  return {T(0.5) * v * (T(1) + t), T(0.5) * (T(1) + t) + T(0.5) * v * dt, dt + T(0.5) * v * ddt};
 }
 
 // y = activation(x) and its slope, in place for x.
 template <class T> inline void activate(int kind, T* x, T* slope, int n) {
   for (int i = 0; i < n; i += kLanes<T>) {
-    const V<T> v = load(x + i);
-    V<T> y, d;
-    if (kind == kSilu) {
-      const V<T> s = T(1) / (T(1) + exp<T>(-v));
-      y = v * s, d = s + y * (T(1) - s);
-    } else if (kind == kSoftplus) {
-      const V<T> size = v < T(0) ? -v : v, e = exp<T>(-size);
-      for (int k = 0; k < kLanes<T>; ++k) y[k] = std::log1p(e[k]) + (v[k] > T(0) ? v[k] : T(0));
-      d = (v < T(0) ? e : all<T>(1)) / (T(1) + e);
-    } else {
-      constexpr T root = T(0.79788456080286535588), cubic = T(0.044715);
-      const V<T> u = kind == kGelu ? root * (v + cubic * v * v * v) : v, size = u < T(0) ? -u : u, e = exp<T>(T(-2) * size);
-      const V<T> positive = (T(1) - e) / (T(1) + e), t = u < T(0) ? -positive : positive, rest = T(1) - t * t;
-      if (kind == kTanh) y = t, d = rest;
-      else y = T(0.5) * v * (T(1) + t), d = T(0.5) * (T(1) + t) + T(0.5) * v * rest * root * (T(1) + T(3) * cubic * v * v);
-    }
-    store(x + i, y), store(slope + i, d);
+    const Response<T> r = respond<T>(kind, load(x + i));
+    store(x + i, r.y), store(slope + i, r.d);
   }
 }
 
@@ -634,7 +667,7 @@ template <class T> void evaluate(const Model<T>& m, int element, Block<T>& b) {
   for (int a = 0; a < n; ++a) {
     T *own = held + a * tensor, *row = features + a * ld;
     tensors(m, b, a, own);
-    invariants(m, own, row);
+    invariants<V<T>>(m, Rows<T>{own, m.channels}, Rows<T>{row, 0});
     for (int k = 0; k < m.n_features; ++k) row[k] = (row[k] - net.mean[k]) * net.inverse_std[k];
   }
   network(m, net, b, n);
@@ -645,7 +678,7 @@ template <class T> void evaluate(const Model<T>& m, int element, Block<T>& b) {
     energy[a] = value * e.rim * e.damp + e.repulsion;
     T* row = features + a * ld;
     for (int k = 0; k < m.n_features; ++k) row[k] *= factor * net.inverse_std[k];
-    invariants_back(m, held + a * tensor, row, back);
+    invariants_back<V<T>>(m, Rows<T>{held + a * tensor, m.channels}, Rows<T>{row, 0}, Rows<T>{back, m.channels});
     tensors_back(m, b, a, back, value * e.damp * e.rim_slope);
     V<T> w[6] = {};
     for (size_t q = b.begins[a]; q < b.last_section(a); ++q) {

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from adatom.md.field import make_field
 from adatom.potential import Evaluator
+from adatom.potential.compilation import jit
 from adatom.potential.descriptors import MomentsConfig
 from adatom.potential.graph import batch, neighbourhood
 from adatom.potential.kernels import build
@@ -44,8 +45,8 @@ CASES = {
 }
 
 
-def both(case, precision, min_distance=0.9):
-    """What the kernel and the model in float64 say of all awkward structures in one padded graph."""
+def all_awkward(case, min_distance):
+    """A model with its params, and all awkward structures in one padded graph."""
     descriptor, elements, widths, activation, limits = CASES[case]
     net = FittingNetConfig(widths=widths, activation=activation)
     model = Model(
@@ -55,11 +56,46 @@ def both(case, precision, min_distance=0.9):
     items = [neighbourhood(x, elements, CUTOFF + 0.5) for x in awkward_structures(elements).values()]
     need = np.sum([x.atom_counts for x in items], axis=0)
     slots = np.max([x.slot_counts for x in items], axis=0)
-    graph, _ = batch(items, atom_capacity=need + 3, slot_capacity=slots + 2)
-    e0 = np.zeros(len(elements))
+    return model, params, batch(items, atom_capacity=need + 3, slot_capacity=slots + 2)[0]
+
+
+def both(case, precision, min_distance=0.9):
+    """What the kernel and the model in float64 say."""
+    model, params, graph = all_awkward(case, min_distance)
+    e0 = np.zeros(len(model.elements))
     found = kernel(model, params, precision)
     got = jax.jit(lambda p, g: predict(found[0], p, g, e0=jnp.asarray(e0), dtype=jnp.dtype(precision)))(found[1], graph)
     return got, run(model, params, e0, graph), graph
+
+
+@pytest.mark.parametrize(("case", "min_distance"), [*((case, 0.9) for case in CASES), ("silu", 2.0)])
+def test_gradients_of_a_loss_to_the_parameters(case, min_distance):
+    """Of energies, forces and stress; members of a committee one by one."""
+    model, params, graph = all_awkward(case, min_distance)
+    e0 = jnp.zeros(len(model.elements))
+    rng = np.random.default_rng(1)
+    shapes = (graph.n_structures,), graph.positions.shape, (graph.n_structures, 3, 3)
+    of_energy, of_forces, of_stress = (jnp.asarray(rng.normal(size=x)) for x in shapes)
+
+    def loss(network, precision):
+        exact = precision is None
+        fast = (model, {**params, "network": network}) if exact else kernel(model, {**params, "network": network}, precision)
+        out = predict(*fast, graph, e0=e0, dtype=jnp.dtype(precision or "float64"))
+        forces = jnp.where(graph.atom_mask[:, None], out.forces.astype(of_forces.dtype), 0.0)
+        return (of_energy * out.energy**2).sum() + (of_forces * forces**2).sum() + (of_stress * out.stress).sum()
+
+    gradient = jit(jax.grad(loss), static_argnums=1)
+    want = gradient(params["network"], None)
+    for precision in TOLERANCE:
+        got = gradient(params["network"], precision)
+        scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(want))
+        for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
+            atol = TOLERANCE[precision] * 10 * scale
+            assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=atol, err_msg=jax.tree_util.keystr(path))
+    if case == "silu":
+        twice = jax.tree.map(lambda x: jnp.stack([x, 0.9 * x]), params["network"])
+        members = jit(jax.vmap(jax.grad(loss), in_axes=(0, None)), static_argnums=1)(twice, "float64")
+        assert_allclose(members["fitting"]["species_0"]["energy"]["kernel"][0], want["fitting"]["species_0"]["energy"]["kernel"])
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ase.data import covalent_radii
 
+from adatom.potential.compilation import jit
 from adatom.potential.compression import MARGIN, MAX_DEGREE, NODES, TOLERANCES, chebyshev
 from adatom.potential.cutoffs import smooth_step_down
 from adatom.potential.interop.deepmd.config import DeepmdConfig, SeA, SeR, Standard
@@ -116,7 +117,7 @@ def _interpolate(d: SeA | SeR, net: Params, low: float, high: float) -> tuple[np
     """Chebyshev coefficients (NODES, M) in float64 from the values in the nodes, and the largest |G|."""
     angles = np.pi * (np.arange(NODES) + 0.5) / NODES
     s = 0.5 * (low + high) + 0.5 * (high - low) * np.cos(angles)
-    g = np.asarray(jax.jit(perceptron, static_argnums=2)(net, jnp.asarray(s[:, None], dtype=jnp.float64), d.activation))
+    g = np.asarray(jit(perceptron, static_argnums=2)(net, jnp.asarray(s[:, None], dtype=jnp.float64), d.activation))
     c = (2.0 / NODES) * np.cos(np.arange(NODES)[:, None] * angles) @ g
     c[0] *= 0.5
     return c, float(np.abs(g).max())

@@ -1,0 +1,114 @@
+// What the custom calls of XLA in this folder share: a padded graph (potential/graph.py), and work in parallel.
+
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <thread>
+
+#include "moments.hpp"
+#include "xla/ffi/api/ffi.h"
+
+namespace adatom {
+
+namespace ffi = xla::ffi;
+
+constexpr int kBlock = 16;  // atoms whose descriptors go through a network together; a multiple of the tiles' height
+
+// work(0) … work(parts − 1), by this thread and by those of the pool that are free; returns when all is done. The pool may be
+// busy for as long as it likes: what it has not begun, this thread does.
+template <class Work> void share(ffi::ThreadPool& pool, int parts, const Work& work) {
+  struct Counts {
+    std::atomic<int> next{0}, done{0};
+  };
+  auto counts = std::make_shared<Counts>();
+  auto some = [counts, parts, &work] {
+    for (int p; (p = counts->next.fetch_add(1)) < parts; counts->done.fetch_add(1)) work(p);
+  };
+  const int helpers = std::min<int>(int(pool.num_threads()), parts) - 1;
+  for (int h = 0; h < helpers; ++h) pool.Schedule([some] { some(); });
+  some();
+  while (counts->done.load() < parts) std::this_thread::yield();
+}
+
+// Some atoms of one element.
+struct Part {
+  int element;
+  int64_t start, stop;
+};
+
+inline std::vector<Part> parts_of(ffi::Span<const int64_t> groups) {
+  std::vector<Part> parts;
+  int64_t first = 0;
+  for (size_t t = 0; t < groups.size(); first += groups[t++])
+    for (int64_t i = first; i < first + groups[t]; i += kBlock)
+      parts.push_back({int(t), i, std::min(i + kBlock, first + groups[t])});
+  return parts;
+}
+
+inline Sizes sizes_of(ffi::Span<const int64_t> s) {
+  Sizes sizes{int(s[0]), int(s[1]), int(s[2]), int(s[3]), bool(s[4]), bool(s[5]), bool(s[6]), int(s[7]), {}};
+  sizes.widths.assign(s.begin() + 8, s.end());
+  return sizes;
+}
+
+template <class T, class Shift> struct Graph {
+  const double *positions, *cell;
+  const int32_t *structure, *neighbours;
+  const Shift* shifts;
+  const bool *atom_mask, *mask;
+  int64_t atoms, slots, elements;
+  ffi::Span<const int64_t> room;  // slots of every element
+
+  Graph(const double* positions, const double* cell, const int32_t* structure, const bool* atom_mask,
+        ffi::Buffer<ffi::S32> neighbours, const Shift* shifts, const bool* mask, ffi::Span<const int64_t> room, T)
+      : positions(positions), cell(cell), structure(structure), neighbours(neighbours.typed_data()), shifts(shifts),
+        atom_mask(atom_mask), mask(mask), atoms(neighbours.dimensions()[0]), slots(neighbours.dimensions()[1]),
+        elements(int64_t(room.size())), room(room) {}
+
+  // Neighbours of atom i within the cutoff into the block; the closest of each element to `nearest` (elements).
+  void collect(int64_t i, double cutoff, Block<T>& block, T* nearest) const {
+    const double *own = positions + 3 * i, *h = cell + 9 * structure[i];
+    const int32_t* j = neighbours + i * slots;
+    const bool* used = mask + i * slots;
+    const Shift* shift = shifts + 3 * i * slots;
+    for (int64_t t = 0, k = 0; t < elements; ++t) {
+      double closest = 4.0 * cutoff * cutoff;
+      block.section(int(t));
+      for (const int64_t stop = k + room[t]; k < stop; ++k) {
+        if (!used[k]) continue;
+        const double *other = positions + 3 * int64_t(j[k]), a = shift[3 * k], b = shift[3 * k + 1], c = shift[3 * k + 2];
+        const double x = other[0] - own[0] + (a * h[0] + b * h[3] + c * h[6]);
+        const double y = other[1] - own[1] + (a * h[1] + b * h[4] + c * h[7]);
+        const double z = other[2] - own[2] + (a * h[2] + b * h[5] + c * h[8]);
+        const double square = x * x + y * y + z * z;
+        closest = square >= closest ? closest : square;
+        block.add(T(x), T(y), T(z), int32_t(k), !(square >= cutoff * cutoff));  // not a number goes in, to be seen
+      }
+      const T least = T(std::sqrt(closest));
+      nearest[t] = closest <= 1e-12 ? T(1e-6) : least;
+    }
+  }
+
+  // The atoms of a part that are there, `real`, and their neighbours; nearest (atoms of the part, elements).
+  void fill(const Part& part, double cutoff, Block<T>& block, std::vector<int64_t>& real, T* nearest) const {
+    block.clear(), real.clear();
+    for (int64_t i = part.start; i < part.stop; ++i) {
+      if (!atom_mask[i]) continue;
+      real.push_back(i);
+      block.begin_atom(int(slots));
+      collect(i, cutoff, block, nearest + elements * (i - part.start));
+    }
+    block.close();
+  }
+};
+
+// work(pointer to shifts) for the type they have.
+template <class Work> ffi::Error with_shifts(ffi::AnyBuffer shifts, const Work& work) {
+  if (shifts.element_type() == ffi::S8) work(static_cast<const int8_t*>(shifts.untyped_data()));
+  else if (shifts.element_type() == ffi::S32) work(static_cast<const int32_t*>(shifts.untyped_data()));
+  else return ffi::Error::InvalidArgument("moments: shifts must be int8 or int32");
+  return ffi::Error::Success();
+}
+
+}  // namespace adatom
