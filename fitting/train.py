@@ -35,7 +35,7 @@ from adatom.potential.committee import merge
 from adatom.potential.compilation import jit
 from adatom.potential.graph import Graph
 from adatom.potential.kernels import kernel
-from adatom.potential.model import FittedModel, Params, Statistics
+from adatom.potential.model import EnergyModel, FittedModel, Params, Statistics
 from adatom.potential.model_file import write_atomically
 from adatom.potential.predict import Prediction, predict
 from adatom.potential.units import GPA
@@ -217,8 +217,9 @@ def forward(
     """Assemble a batch and predict it, by the compiled kernel where there is one."""
     graph, targets = assemble(bucket, index, present)
     params = {"network": network, "statistics": statistics}
-    fast = kernel(model, params, precision) or (model, params)
-    return graph, targets, predict(*fast, graph, e0=jnp.asarray(statistics.e0), dtype=jnp.dtype(precision))
+    fast: tuple[EnergyModel, Params] = kernel(model, params, precision) or (model, params)
+    out = predict(fast[0], fast[1], graph, e0=jnp.asarray(statistics.e0), dtype=jnp.dtype(precision))
+    return graph, targets, out
 
 
 def error_sums(out: Prediction, graph: Graph, targets: Targets) -> Sums:
