@@ -20,7 +20,7 @@ from adatom.potential.graph import batch, neighbourhood
 from adatom.potential.interop.differences import NotTheSameWarning
 from adatom.potential.interop.n2p2 import read, write
 from adatom.potential.interop.n2p2.cutoffs import bump, cutoff_function
-from adatom.potential.interop.n2p2.settings import CORES, CUTOFFS
+from adatom.potential.interop.n2p2.settings import CORES, CUTOFFS, Settings
 from adatom.potential.model import FittingNetConfig, Model, ModelConfig
 from adatom.potential.model_file import load
 from adatom.potential.potential import Potential
@@ -89,6 +89,26 @@ def test_energies_are_those_of_loops_over_triplets(name, tmp_path):
     assert np.ptp(want) > 1e-3
     # E0 of a few thousand eV is added on the other side
     assert_allclose(got, want, rtol=0, atol=1e-12 * np.abs(want).max() + 1e-15 * np.abs(potential.statistics.e0).max())
+
+
+def test_shorthands_are_the_functions_spelled_out(tmp_path):
+    """RuNNer's lines for one element or all, against the same model with every function in a line of its own."""
+    full = [
+        *(f"symfunction_short {a} 2 {b} 0.2 1.0 6.0" for a in "HO" for b in "HO"),
+        *(f"symfunction_short O 9 {pair} 0.01 -1 2 5.5" for pair in ("H H", "O H", "O O")),
+        *(f"symfunction_short {a} 3 {pair} 0.1 1.0 4.0 6.3" for a in "HO" for pair in ("H H", "O H", "O O")),
+        "symfunction_short H 2 O 0.7 0.0 5.0", "symfunction_short O 2 O 0.7 0.0 5.0",
+    ]  # fmt: skip
+    short = [
+        "global_symfunction_short 2 0.2 1.0 6.0", "element_symfunction_short O 9 0.01 -1 2 5.5 # of O",
+        "global_symfunction_short_atomic 3 0.1 1.0 4.0 6.3", *full[-2:],
+    ]  # fmt: skip
+    found = []
+    for lines in (full, short):
+        (tmp_path / "input.nn").write_text("\n".join(["elements O H", *lines]))
+        found.append(Settings(tmp_path / "input.nn").functions((1, 8), 1.0))
+    assert found[0] == found[1]
+    assert [len(x) for x in found[0]] == [6, 9]
 
 
 def test_all_of_it_again_after_writing(tmp_path):
