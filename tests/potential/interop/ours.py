@@ -43,9 +43,11 @@ def make(family: str, name: str) -> Potential:
     if family == "nep":
         import nep_reference
 
+        from adatom.potential.interop.nep import read
+
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "nep.txt").write_text(nep_reference.text_of("one network, flexible zbl"))
-            potential = convert.read(Path(folder) / "nep.txt")
+            potential = read(Path(folder) / "nep.txt")
         moved = dataclasses.replace(potential.statistics, e0=np.array([-3.1, 0.7]))
         return dataclasses.replace(potential, params={**potential.params, "statistics": moved})
     descriptor = deep_potential(one_side="pairs" not in name, activation="gelu" if len(elements) == 2 else "tanh")

@@ -111,6 +111,36 @@ def test_what_is_wrong_is_said(folder, old, new, words):
     assert re.search(words, refused(folder))
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_lines_exchanged_numbers_out_of_bounds_and_no_text(folder, name):
+    """Two lines, or two words of a line, in each other's place; a number too large for anything; random bytes, and nothing."""
+    path, rng = folder / name, np.random.default_rng(4)
+    lines = (folder / name).read_text().splitlines()
+    for n in range(30):
+        broken = list(lines)
+        a, b = rng.choice(len(lines), 2, replace=False)
+        words = broken[a].split()
+        if n % 3 == 0:
+            broken[a], broken[b] = broken[b], broken[a]
+        elif n % 3 == 1:
+            broken[a] = " ".join(rng.permutation(words))
+        else:
+            words[rng.integers(len(words))] = ["1e999", "nan", "-inf", "999999999999", "1" * 400][rng.integers(5)]
+            broken[a] = " ".join(words)
+        path.write_text("\n".join(broken) + "\n")
+        read_or_refused(folder)
+    for content in (b"", rng.bytes(3000), b"\x00" * 300):
+        path.write_bytes(content)
+        refused(folder)
+
+
+@pytest.mark.parametrize("nodes", ["4096 4096", "999999999999 4", "99999999999999999999 4"])
+def test_networks_that_would_fill_the_memory(folder, nodes):
+    path = folder / "input.nn"
+    path.write_text(path.read_text().replace("global_nodes_short 5 4", f"global_nodes_short {nodes}"))
+    assert re.search("neurons have|less than or equal|Unable to parse", refused(folder))
+
+
 def test_files_missing_and_units(folder):
     assert recognise(folder)
     assert recognise(folder / "input.nn")
