@@ -10,7 +10,8 @@ precisions are compared and timed.
 First table (`--only equality`): every form that is read and the published models of DATA/models, each on the same structures in
 float64 and float32 against the engine: largest differences of energy per atom, force and virial. Then our own models of each
 form, written by us and evaluated by the engine. Where the engine evaluates what we wrote of a model that we had read, its
-difference from the engine on the original file stands under "written back".
+difference from the engine on the original file stands under "written back". Compiled with few optimisations, for most of the
+time of this table is compilation: which order sums have differs, not how well they are rounded.
 
 Second table (`--only speed`): CPU time per atom of a step of ASE's velocity Verlet, lists included, or of a force call for n2p2,
 whose own list is quadratic. Every measurement is a process of its own on one core, single-threaded; the processes take turns.
@@ -93,6 +94,7 @@ def equality(family: str, program: str | None, models: Path, names: list[str] | 
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_disable_most_optimizations", True)
     print(f"\nagainst {'our float64' if program is None else 'the engine'}: ΔE eV/atom, ΔF eV/Å, ΔW eV (virial)")
     print("| model | atoms | max F | float64 ΔE | ΔF | ΔW | float32 ΔE | ΔF | ΔW | written back ΔE | ΔF | ΔW |")
     print("|---" * 12 + "|")

@@ -85,6 +85,10 @@ def compress(model: EnergyModel, params: Params, precision: str) -> tuple[Compre
         from adatom.potential.interop.deepmd.compressed import compress_deepmd
 
         return compress_deepmd(model, params, precision)  # type: ignore[arg-type]
+    if family_of(model) == "n2p2":
+        from adatom.potential.interop.n2p2.model import quick
+
+        return quick(model, params)  # type: ignore[arg-type]
     if not isinstance(model, Model) or not isinstance(model.config.descriptor, DeepPotentialConfig):
         return None
     config = model.config.descriptor

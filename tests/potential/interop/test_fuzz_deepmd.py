@@ -165,7 +165,8 @@ def test_numbers_that_would_fill_the_memory(tmp_path):
 
 def test_other_files(tmp_path):
     path = tmp_path / "x.dp"
-    contents = (b"", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x00" * 4096, b"model: 3\n", b"- 1\n- 2\n", b"{{{", b"\xe9", np.random.default_rng(3).bytes(4000))
+    random = np.random.default_rng(3).bytes(4000)
+    contents = (random, b"", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x00" * 4096, b"model: 3\n", b"- 1\n- 2\n", b"{{{", b"\xe9")
     for content in contents:
         path.write_bytes(content)
         refused(path)
