@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--eigen", type=Path, default=Path("/usr/include/eigen3"), help="of n2p2: where Eigen's headers are")
     parser.add_argument("--only", choices=["equality", "speed"])
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="of the first table; default all")
+    parser.add_argument("--subjects", nargs="+", help="of the second table, e.g. float32; default both precisions and the engine")
     parser.add_argument("--systems", nargs="+", choices=speed.SYSTEMS["n2p2"] | speed.SYSTEMS["nep"] | speed.SYSTEMS["deepmd"])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
@@ -94,7 +95,6 @@ def equality(family: str, program: str | None, models: Path, names: list[str] | 
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_disable_most_optimizations", True)
     print(f"\nagainst {'our float64' if program is None else 'the engine'}: ΔE eV/atom, ΔF eV/Å, ΔW eV (virial)")
     print("| model | atoms | max F | float64 ΔE | ΔF | ΔW | float32 ΔE | ΔF | ΔW | written back ΔE | ΔF | ΔW |")
     print("|---" * 12 + "|")
@@ -122,7 +122,7 @@ def speeds(a: argparse.Namespace, program: str | None, scratch: Path) -> None:
         model = speed.model_of(a.family, system, a.models, program, scratch)
         found: dict[str, list[dict[str, Any]]] = {}
         for _ in range(a.rounds):
-            for subject in (*speed.OURS[a.family], *([speed.ENGINE] if program else [])):
+            for subject in (*(a.subjects or speed.OURS[a.family]), *([speed.ENGINE] if program else [])):
                 out = scratch / f"{subject}.npz"
                 if subject == speed.ENGINE and a.family == "n2p2":
                     run = speed.by_n2p2(str(program), Path(model), system, a.steps, a.core, out)
