@@ -98,9 +98,7 @@ def equality(family: str, program: str | None, models: Path, names: list[str] | 
     print(f"\nagainst {'our float64' if program is None else 'the engine'}: ΔE eV/atom, ΔF eV/Å, ΔW eV (virial)")
     print("| model | atoms | max F | float64 ΔE | ΔF | ΔW | float32 ΔE | ΔF | ΔW | written back ΔE | ΔF | ΔW |")
     print("|---" * 12 + "|")
-    for case in cases.of(family, models, scratch):
-        if names and case.name not in names:
-            continue
+    for case in cases.of(family, models, scratch, names):
         exact = cases.ours(case, "float64")
         said = cases.engine(family, program, case, case.path) if program else exact
         cells = [cases.differences(case, got, said) for got in (exact, cases.ours(case, "float32"))]

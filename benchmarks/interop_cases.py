@@ -21,7 +21,7 @@ from ase.data import atomic_numbers  # noqa: E402
 from helpers import evaluate_all  # noqa: E402
 
 from adatom.potential.evaluator import Precision  # noqa: E402
-from adatom.potential.interop import convert  # noqa: E402
+from adatom.potential.interop import convert, deepmd, n2p2, nep  # noqa: E402
 from adatom.potential.potential import Potential  # noqa: E402
 from adatom.potential.structure import Structure  # noqa: E402
 
@@ -41,15 +41,23 @@ class Case:
     units: tuple[float, float] = (1.0, 1.0)
 
 
-def of(family: str, models: Path, scratch: Path) -> Iterator[Case]:
-    """All of a family."""
+READERS = {"deepmd": deepmd.read, "n2p2": n2p2.read, "nep": nep.read}
+"""Without the self-test that `convert.read` makes, which is a compilation each."""
+
+
+def of(family: str, models: Path, scratch: Path, names: Sequence[str] | None = None) -> Iterator[Case]:
+    """Those named, or all of a family."""
     for n, (name, path, units, structures) in enumerate({"deepmd": _deepmd, "n2p2": _n2p2, "nep": _nep}[family](models, scratch)):
-        potential = convert.read(path, family, **(ATOMIC if units != (1.0, 1.0) else {}))
+        if names and name not in names:
+            continue
+        potential = READERS[family](path, **(ATOMIC if units != (1.0, 1.0) else {}))
         (scratch / f"written_{n}").mkdir()
         written = scratch / f"written_{n}" / own.FILES[family]
         convert.write(potential, family, written)
         yield Case(name, path, potential, structures, written, units)
     for n, name in enumerate(own.NAMES[family]):
+        if names and f"ours, {name}" not in names:
+            continue
         potential = own.make(family, name)
         (scratch / f"own_{n}").mkdir()
         path = scratch / f"own_{n}" / own.FILES[family]
@@ -70,7 +78,7 @@ def _deepmd(models: Path, scratch: Path) -> Found:
     folder = TESTS / "potential" / "interop" / "deepmd"
     references = json.loads((folder / "references.json").read_text(encoding="utf-8"))["models"]
     for name, items in references.items():
-        types = convert.read(folder / name).symbols
+        types = deepmd.read(folder / name).symbols
         yield Path(name).stem, folder / name, (1.0, 1.0), [
             _structure([types[t] for t in x["types"]], x["coord"], x["box"]) for x in items
         ]  # fmt: skip

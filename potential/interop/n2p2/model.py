@@ -158,8 +158,6 @@ class QuickN2p2:
 
     model: N2p2Model
     shortest: float = 0.0
-    degree: int = 0
-    error: float = 0.0
 
     @property
     def elements(self) -> tuple[int, ...]:

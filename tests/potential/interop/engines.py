@@ -21,7 +21,7 @@ import n2p2_reference
 import numpy as np
 from ase.data import chemical_symbols
 
-from adatom.potential.interop import convert
+from adatom.potential.interop.deepmd import read
 from adatom.potential.structure import Structure
 
 HERE = Path(__file__).resolve().parent
@@ -43,7 +43,7 @@ def run(family: str, program: str, path: Path, structures: list[Structure]) -> l
 
 def deepmd(python: str, path: Path, structures: list[Structure]) -> list[Numbers]:
     """DeePMD-kit's NumPy backend; forces and virials by differences of its energies, good to 1e-11."""
-    symbols = convert.read(path, "deepmd").symbols
+    symbols = read(path).symbols
     items = [
         {
             "coord": s.positions.tolist(), "box": s.cell.tolist() if s.pbc.all() else None,
