@@ -1,10 +1,20 @@
-"""Other programs' models in our calculator beside their own engines: CPU time per atom and MD step, one core, and differences.
+"""Other programs' models here and in their own engines: differences in both precisions and both directions, and speed.
 
-    python benchmarks/interop.py nep DATA/models/nep        calorine's CPUNEP, installed on first use (needs a C++ compiler)
+    python benchmarks/interop.py deepmd DATA/models --engine DEEPMD/bin/python     deepmd-kit[cpu]==3.2.0 and ase
+    python benchmarks/interop.py n2p2 DATA/models --engine N2P2                    a folder with n2p2's include and lib/libnnp.a
+    python benchmarks/interop.py nep DATA/models --engine CALORINE/bin/python      calorine==4.1
 
-Cases are published models. Every measurement is a process of its own, pinned to one core, single-threaded, and the processes take
-turns, so that ratios mean something on a shared machine. Steps include ASE's integrator (1 fs, from 300 K) and neighbour lists.
-Differences are those of energies per atom and of forces at the first structure, from the other engine.
+Without --engine DeePMD-kit and calorine are installed on first use, in ~/.cache/adatom; with `--engine none` only our own
+precisions are compared and timed.
+
+First table (`--only equality`): every form that is read and the published models of DATA/models, each on the same structures in
+float64 and float32 against the engine: largest differences of energy per atom, force and virial. Then our own models of each
+form, written by us and evaluated by the engine. Where the engine evaluates what we wrote of a model that we had read, its
+difference from the engine on the original file stands under "written back". Compiled with few optimisations, for most of the
+time of this table is compilation: which order sums have differs, not how well they are rounded.
+
+Second table (`--only speed`): CPU time per atom of a step of ASE's velocity Verlet, lists included, or of a force call for n2p2,
+whose own list is quadratic. Every measurement is a process of its own on one core, single-threaded; the processes take turns.
 """
 
 from __future__ import annotations
@@ -22,116 +32,113 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+import interop_speed as speed  # noqa: E402
 from calculator_speed import child, commit, cpu_name  # noqa: E402
-from copper import copper, pin, time_steps  # noqa: E402
+from copper import pin  # noqa: E402
 
-ENGINES = {"nep": "calorine==4.1"}
-CASES = {
-    "nep": {
-        "UNEP-v1 (16 elements), Cu": ("Song-2024-UNEP-v1-AgAlAuCrCuMgMoNiPbPdPtTaTiVWZr.txt", ("Cu 500", "Cu 4000")),
-        "Si_2022 5-body, Si": ("Si_2022_NEP4_5body.txt", ("Si 512",)),
-    },
-}
-STEPS = {"Cu 500": 40, "Cu 4000": 8, "Si 512": 40, "Cu 108": 20}
-OURS = ("float32", "float64")
-
-
-def system(name: str) -> Any:
-    """fcc Cu as everywhere, or diamond Si made in the same way."""
-    import numpy as np
-    from ase import units
-    from ase.build import bulk
-
-    element, size = name.split()
-    if element == "Cu":
-        return copper(int(size))
-    rng = np.random.default_rng(0)
-    n = round((int(size) / 8) ** (1 / 3))
-    atoms = bulk("Si", cubic=True, a=5.43) * (n, n, n)
-    atoms.positions += rng.normal(0.0, 0.05, atoms.positions.shape)
-    momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(atoms.get_masses()[:, None] * units.kB * 300.0)
-    atoms.set_momenta(momenta - momenta.mean(axis=0))
-    return atoms
-
-
-def calculator(family: str, subject: str, model: Path) -> Any:
-    """Ours in a precision, or the engine's own, in whose environment this then runs."""
-    if subject in OURS:
-        from adatom.potential import AdatomCalculator
-        from adatom.potential.interop import convert
-
-        return AdatomCalculator(convert.read(model, family), dtype=subject)  # type: ignore[arg-type]
-    from calorine.calculators import CPUNEP
-
-    return CPUNEP(str(model))
-
-
-def measure(family: str, subject: str, model: Path, name: str, steps: int, out: Path) -> dict[str, Any]:
-    """One subject, in this process, which is pinned already."""
-    import numpy as np
-
-    atoms = system(name)
-    atoms.calc = calculator(family, subject, model)
-    np.savez(out, energy=atoms.get_potential_energy() / len(atoms), forces=atoms.get_forces())
-    return time_steps(atoms, steps=steps, warm_up=3)
-
-
-def engine_environment(family: str, folder: Path) -> Path:
-    """The engine's interpreter, installed on first use."""
-    python = folder / "bin" / "python"
-    if not python.exists():
-        print(f"installing {ENGINES[family]} into {folder} …", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", ENGINES[family]], check=True)
-    return python
+INSTALLED = {"deepmd": ["deepmd-kit[cpu]==3.2.0", "ase"], "nep": ["calorine==4.1"]}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("family", choices=sorted(speed.SYSTEMS))
+    parser.add_argument("models", type=Path, help="folder with deepmd, n2p2 and nep of published models")
+    parser.add_argument("--engine", help="interpreter with the engine, or n2p2's folder; 'none' for none")
+    parser.add_argument("--eigen", type=Path, default=Path("/usr/include/eigen3"), help="of n2p2: where Eigen's headers are")
+    parser.add_argument("--only", choices=["equality", "speed"])
+    parser.add_argument("--cases", nargs="+", metavar="NAME", help="of the first table; default all")
+    parser.add_argument("--subjects", nargs="+", help="of the second table, e.g. float32; default both precisions and the engine")
+    parser.add_argument("--systems", nargs="+", choices=speed.SYSTEMS["n2p2"] | speed.SYSTEMS["nep"] | speed.SYSTEMS["deepmd"])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
+    parser.add_argument("--worker", nargs=4, metavar=("SUBJECT", "SYSTEM", "MODEL", "OUT"), help=argparse.SUPPRESS)
+    a = parser.parse_args(arguments)
+    pin(a.core)
+    if a.worker:
+        subject, system, model, out = a.worker
+        print("\n" + json.dumps(speed.measure(a.family, subject, system, model, a.steps, out)))
+        return
+    print(f"{date.today()}; device: {cpu_name()}, core {a.core} of {os.cpu_count()}; commit {commit()}", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        program = engine_of(a.family, a.engine, a.eigen, Path(scratch))
+        if a.only != "speed":
+            equality(a.family, program, a.models, a.cases, Path(scratch))
+        if a.only != "equality":
+            speeds(a, program, Path(scratch))
+
+
+def engine_of(family: str, given: str | None, eigen: Path, scratch: Path) -> str | None:
+    """The engine's interpreter, or n2p2's program linked here; None for none."""
+    if given == "none":
+        return None
+    if family == "n2p2":
+        root = given or os.environ.get("NNP_ROOT")
+        if root is None:
+            raise SystemExit("n2p2 must be built: name its folder with --engine or NNP_ROOT, or say --engine none")
+        program = scratch / "n2p2_reference"
+        flags = ["-O2", "-std=c++11", "-DN2P2_NO_MPI", f"-I{root}/include", f"-I{eigen}"]
+        subprocess.run(["g++", *flags, str(HERE / "n2p2_reference.cpp"), f"{root}/lib/libnnp.a", "-o", str(program)], check=True)
+        return str(program)
+    python = Path(given) if given else Path.home() / ".cache" / "adatom" / f"{family}-env" / "bin" / "python"
+    if not python.exists():
+        print(f"installing {' '.join(INSTALLED[family])} into {python.parents[1]} …", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *INSTALLED[family]], check=True)
+    return str(python)
+
+
+def equality(family: str, program: str | None, models: Path, names: list[str] | None, scratch: Path) -> None:
+    """One row a model."""
+    import interop_cases as cases
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    print(f"\nagainst {'our float64' if program is None else 'the engine'}: ΔE eV/atom, ΔF eV/Å, ΔW eV (virial)")
+    print("| model | atoms | max F | float64 ΔE | ΔF | ΔW | float32 ΔE | ΔF | ΔW | written back ΔE | ΔF | ΔW |")
+    print("|---" * 12 + "|")
+    for case in cases.of(family, models, scratch, names):
+        exact = cases.ours(case, "float64")
+        said = cases.engine(family, program, case, case.path) if program else exact
+        cells = [cases.differences(case, got, said) for got in (exact, cases.ours(case, "float32"))]
+        if program and case.written:
+            cells.append(cases.differences(case, cases.engine(family, program, case, case.written), said, written=True))
+        row = [f"{x:.0e}" if x == x else "–" for cell in cells for x in cell] + ["–"] * (9 - 3 * len(cells))
+        size = max(abs(x.forces).max() for x in said)
+        print(f"| {case.name} | {sum(map(len, case.structures))} | {size:.2g} | {' | '.join(row)} |", flush=True)
+
+
+def speeds(a: argparse.Namespace, program: str | None, scratch: Path) -> None:
+    """One row a system and engine: µs per atom, × as fast, and differences from the engine."""
     import numpy as np
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=sorted(ENGINES))
-    parser.add_argument("models", type=Path, help="folder with the published models")
-    parser.add_argument("--engine-env", type=Path, help="default ~/.cache/adatom/FAMILY-env")
-    parser.add_argument("--systems", nargs="+", help="default all, e.g. 'Cu 500'")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=None)
-    parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
-    parser.add_argument("--worker", nargs=4, metavar=("SUBJECT", "SYSTEM", "STEPS", "OUT"), help=argparse.SUPPRESS)
-    a = parser.parse_args(arguments)
-    if a.worker:
-        pin(a.core)
-        subject, name, steps, out = a.worker
-        print("\n" + json.dumps(measure(a.family, subject, a.models, name, int(steps), Path(out))))
-        return
-    engine = ENGINES[a.family].split("==")[0]
-    python = engine_environment(a.family, a.engine_env or Path.home() / ".cache" / "adatom" / f"{a.family}-env")
-    print(f"{date.today()}; device: {cpu_name()}, core {a.core} of {os.cpu_count()}; commit {commit()}", flush=True)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for title, (file, systems) in CASES[a.family].items():
-            for name in a.systems or systems:
-                if name not in systems and not name.startswith(systems[0].split()[0]):
-                    continue
-                found: dict[str, list[dict[str, Any]]] = {}
-                for _ in range(a.rounds):
-                    for subject in (*OURS, engine):
-                        own = [str(python) if subject == engine else sys.executable, str(Path(__file__).resolve())]
-                        steps, out = str(a.steps or STEPS[name]), f"{folder}/{subject}.npz"
-                        worker = ["--core", str(a.core), "--worker", subject, name, steps, out]
-                        found.setdefault(subject, []).append(child([*own, a.family, str(a.models / file), *worker]))
-                first = {s: np.load(f"{folder}/{s}.npz") for s in found}
-                for subject, runs in found.items():
-                    time = median(x["mean"] for x in runs)
-                    ratio = median(x["mean"] for x in found[engine]) / time
-                    de, df = (float(np.abs(first[subject][k] - first[engine][k]).max()) for k in ("energy", "forces"))
-                    what = f"{ENGINES[a.family]} (reference)" if subject == engine else f"adatom {subject}"
-                    rows.append(f"| {title} | {name} | {what} | {time:.1f} | {ratio:.2f} | {de:.1e} | {df:.1e} |")
-                    print(rows[-1], flush=True)
-    print("\n| model | system | engine | µs CPU/atom/step | × as fast | ΔE eV/atom | ΔF eV/Å |")
-    print("|---|---|---|---|---|---|---|")
-    print("\n".join(rows))
+    print("\n| model, system | engine | µs CPU per atom | × as fast | ΔE eV/atom | ΔF eV/Å |\n|---|---|---|---|---|---|")
+    for system in a.systems or speed.SYSTEMS[a.family]:
+        if system not in speed.SYSTEMS[a.family]:
+            raise SystemExit(f"{system} is no system of {a.family}; known are {', '.join(speed.SYSTEMS[a.family])}")
+        model = speed.model_of(a.family, system, a.models, program, scratch)
+        found: dict[str, list[dict[str, Any]]] = {}
+        for _ in range(a.rounds):
+            for subject in (*(a.subjects or speed.OURS[a.family]), *([speed.ENGINE] if program else [])):
+                out = scratch / f"{subject}.npz"
+                if subject == speed.ENGINE and a.family == "n2p2":
+                    run = speed.by_n2p2(str(program), Path(model), system, a.steps, a.core, out)
+                else:
+                    python = str(program) if subject == speed.ENGINE else sys.executable
+                    command = [python, str(HERE / "interop.py"), a.family, str(a.models), "--core", str(a.core)]
+                    command += ["--steps", str(a.steps), "--worker", subject, system, str(model), str(out)]
+                    run = child(command)
+                found.setdefault(subject, []).append(run)
+        against = found.get(speed.ENGINE)
+        for subject, runs in found.items():
+            cost = median(x["time"] for x in runs)
+            row = [f"{system}, {runs[0]['atoms']}", subject, f"{cost:.1f}"]
+            if against:
+                row.append(f"{median(x['time'] for x in against) / cost:.2f}")
+                with np.load(scratch / f"{subject}.npz") as x, np.load(scratch / f"{speed.ENGINE}.npz") as y:
+                    row += [f"{np.abs(x[k] - y[k]).max():.1e}" for k in ("energy", "forces")]
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

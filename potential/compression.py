@@ -73,19 +73,20 @@ class Compressed(EnergyModel, Protocol):
     @property
     def shortest(self) -> float: ...
 
-    @property
-    def degree(self) -> int: ...
-
-    @property
-    def error(self) -> float: ...
-
 
 def compress(model: EnergyModel, params: Params, precision: str) -> tuple[Compressed, Params] | None:
-    """The compressed model and its params, or None where the descriptor is another or no degree meets the tolerance."""
+    """The compressed model and its params, or None where the descriptor is another or no degree meets the tolerance.
+
+    Of n2p2's models, whose functions have no series, the one with its triplets in C++.
+    """
     if family_of(model) == "deepmd":
         from adatom.potential.interop.deepmd.compressed import compress_deepmd
 
         return compress_deepmd(model, params, precision)  # type: ignore[arg-type]
+    if family_of(model) == "n2p2":
+        from adatom.potential.interop.n2p2.model import quick
+
+        return quick(model, params)  # type: ignore[arg-type]
     if not isinstance(model, Model) or not isinstance(model.config.descriptor, DeepPotentialConfig):
         return None
     config = model.config.descriptor

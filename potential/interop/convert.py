@@ -16,7 +16,7 @@ from adatom.potential.committee import Committee
 from adatom.potential.evaluator import Evaluator
 from adatom.potential.families import family_of
 from adatom.potential.model_file import ModelFileError
-from adatom.potential.potential import Golden, Potential
+from adatom.potential.potential import Golden, Potential, flatten
 from adatom.potential.structure import Structure
 
 Family = Literal["deepmd", "n2p2", "nep"]
@@ -74,9 +74,13 @@ def read(
 
 
 def write(potential: Potential, family: str, path: str | Path) -> None:
-    """Write a potential for another program. ValueError in one line where it has not that program's form."""
+    """Write a potential for another program. ValueError in one line where it has not that program's form, or is not finite."""
     if family not in PROGRAMS:
         raise ValueError(f"unknown family {family!r}; known are {', '.join(PROGRAMS)}")
+    for key, x in flatten(potential.params["network"]).items():
+        bad = np.size(x) - int(np.isfinite(x).sum())
+        if bad:
+            raise ValueError(f"{bad} numbers of {key} in the potential are not finite: not written")
     _module(family).write(potential, Path(path))
 
 

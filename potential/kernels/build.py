@@ -24,8 +24,9 @@ import jaxlib
 
 HERE = Path(__file__).resolve().parent
 HEADERS = ("moments.hpp", "moments_training.hpp", "graph_ffi.hpp")
-SOURCES = ("moments_ffi.cpp", "moments_training_ffi.cpp")
-TARGETS = tuple(f"adatom_moments{what}_{dtype}" for what in ("", "_training") for dtype in ("float32", "float64"))
+SOURCES = {"moments": ("moments_ffi.cpp", "moments_training_ffi.cpp"), "triplets": ("triplets_ffi.cpp",)}
+TARGETS = {"moments": ("moments", "moments_training"), "triplets": ("triplets", "triplets_back")}
+"""Of each library: what is compiled, and its custom calls, each in two precisions."""
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-pthread")
 log = logging.getLogger(__name__)
 
@@ -39,13 +40,15 @@ class Built:
 
 
 @cache
-def compiled() -> Built:
+def compiled(name: str = "moments") -> Built:
     """Build if need be, load, register with XLA. Once per process; never raises for a machine that cannot."""
     try:
-        path = _build()
+        path = _build(name)
         library = ctypes.CDLL(str(path))
-        for name in TARGETS:
-            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+        for target in TARGETS[name]:
+            for dtype in ("float32", "float64"):
+                symbol = f"adatom_{target}_{dtype}"
+                jax.ffi.register_ffi_target(symbol, jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
         built = Built(library, str(path))
     except (OSError, RuntimeError, subprocess.SubprocessError, AttributeError) as error:
         built = Built(None, " ".join(str(error).split())[:200])
@@ -73,17 +76,17 @@ def describe() -> str:
     return f"the compiled kernel {target}" if target.exists() else f"a kernel that {command[0]} compiles at first use"
 
 
-def _plan() -> tuple[list[str], Path]:
+def _plan(name: str = "moments") -> tuple[list[str], Path]:
     """Command, but for its output and source, and where the library belongs."""
     if sys.platform == "win32":
         raise FileNotFoundError("the kernel is not built on Windows")
     command = [compiler(), *FLAGS, "-isystem", jax.ffi.include_dir()]
     folder = Path(os.environ.get("ADATOM_CACHE", Path.home() / ".cache" / "adatom")) / "kernels"
-    return command, folder / f"moments-{_key(command)}.so"
+    return command, folder / f"{name}-{_key(name, command)}.so"
 
 
-def _build() -> Path:
-    command, target = _plan()
+def _build(name: str) -> Path:
+    command, target = _plan(name)
     if target.exists():
         return target
     import fcntl  # not on Windows
@@ -94,7 +97,7 @@ def _build() -> Path:
         if not target.exists():
             log.debug("kernel: compiling once for this machine with %s", command[0])
             fresh = target.with_suffix(f".{os.getpid()}.tmp")
-            command += ["-o", str(fresh), *(str(HERE / name) for name in SOURCES)]
+            command += ["-o", str(fresh), *(str(HERE / file) for file in SOURCES[name])]
             done = subprocess.run(command, capture_output=True, text=True, timeout=600)
             if done.returncode:
                 raise OSError(f"{command[0]} failed: {done.stderr.strip()[-300:]}")
@@ -102,11 +105,11 @@ def _build() -> Path:
     return target
 
 
-def _key(command: list[str]) -> str:
+def _key(name: str, command: list[str]) -> str:
     """Of everything that decides what the library does."""
     version = subprocess.run([command[0], "--version"], capture_output=True, text=True, timeout=60).stdout
     parts = [*command, version, jaxlib.__version__, platform.machine(), _cpu()]
-    parts += [(HERE / name).read_text(encoding="utf-8") for name in (*HEADERS, *SOURCES)]
+    parts += [(HERE / file).read_text(encoding="utf-8") for file in (*HEADERS, *SOURCES[name])]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 

@@ -48,3 +48,12 @@ def test_nve_drift(root: Path, tmp_path: Path) -> None:
     assert "8 Si atoms" in text
     assert "| float64 |" in text
     assert "| float32 |" in text
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pinning to a core needs Linux")
+def test_interop(root: Path, shared_data: Path) -> None:
+    """Against our own float64, or against calorine where ADATOM_CALORINE_PYTHON names its interpreter."""
+    engine = os.environ.get("ADATOM_CALORINE_PYTHON", "none")
+    few = ["--only", "equality", "--cases", "radial only"]
+    text = run_script(root, "benchmarks/interop.py", "nep", str(shared_data / "models"), "--engine", engine, *few)
+    assert "| radial only | 5 |" in text

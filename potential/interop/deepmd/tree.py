@@ -15,6 +15,8 @@ from adatom.potential.model_file import ModelFileError, write_atomically
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 YAML = (".yaml", ".yml")
+LARGEST = 1000
+"""No array, and no number of entries, is larger than so many times its file: compressed, or damaged and to fill the memory."""
 DTYPES = ("float64", "float32", "float16", "int64", "int32", "bool")
 
 
@@ -43,7 +45,7 @@ def load_tree(path: Path) -> dict[str, Any]:
 
 
 def _load_dp(path: Path) -> Any:
-    h5py = _package("h5py", path)
+    h5py, room = _package("h5py", path), LARGEST * path.stat().st_size
     try:
         with h5py.File(path, "r") as f:
             if "json" not in f.attrs:
@@ -52,6 +54,10 @@ def _load_dp(path: Path) -> Any:
             def array(name: Any) -> np.ndarray:
                 if not isinstance(name, str) or not isinstance(f.get(name), h5py.Dataset):
                     raise ModelFileError(f"{path}: damaged, an array is missing ({str(name)[:60]!r})")
+                nonlocal room
+                room -= f[name].size * f[name].dtype.itemsize
+                if room < 0:
+                    raise ModelFileError(f"{path}: damaged, {name[:60]!r} says it has {f[name].shape} numbers: more than fit")
                 return np.asarray(f[name][()])
 
             return _with_arrays(json.loads(f.attrs["json"]), array, inside=False)
@@ -63,13 +69,25 @@ def _load_dp(path: Path) -> Any:
 
 def _load_yaml(path: Path) -> Any:
     yaml = _package("yaml", path)
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader, content = getattr(yaml, "CSafeLoader", yaml.SafeLoader), path.read_bytes()
     try:
-        return _with_arrays(yaml.load(path.read_bytes(), Loader=loader), lambda x: _listed(x, path), inside=False)
+        tree = yaml.load(content, Loader=loader)
+        if _entries(tree, {}) > LARGEST + len(content):
+            raise ModelFileError(f"{path}: damaged, its references to other parts of it make more entries than it has bytes")
+        return _with_arrays(tree, lambda x: _listed(x, path), inside=False)
     except ModelFileError:
         raise
     except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
         raise ModelFileError(f"{path}: damaged, {' '.join(str(error).split())[:120]}") from error
+
+
+def _entries(node: Any, known: dict[int, int]) -> int:
+    """How many entries a tree has when everything that is shared is counted as often as it is used."""
+    if not isinstance(node, dict | list):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 1 + sum(_entries(x, known) for x in (node.values() if isinstance(node, dict) else node))
+    return known[id(node)]
 
 
 def _listed(node: Any, path: Path) -> Any:

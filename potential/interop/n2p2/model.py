@@ -10,7 +10,7 @@ element scaling.data: minimum, maximum, mean and sigma of each G.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -21,6 +21,7 @@ from ase.data import chemical_symbols
 
 from adatom.potential.descriptors.symmetry_functions import sections
 from adatom.potential.geometry import distances
+from adatom.potential.interop.n2p2.compiled import available, compiled_sums, in_cpp
 from adatom.potential.interop.n2p2.config import RADIAL, WEIGHTED, Gaussian, N2p2Config
 from adatom.potential.interop.n2p2.moments import by_moments, wide_sums
 from adatom.potential.interop.n2p2.radial import radial_part
@@ -43,9 +44,13 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class N2p2Model:
-    """An EnergyModel. Params: {"network": {"constants", element: {layer: kernel, bias}}, "statistics"}."""
+    """An EnergyModel. Params: {"network": {"constants", element: {layer: kernel, bias}}, "statistics"}.
+
+    compiled: angular functions in C++ where it has them, equal to rounding, with no second derivatives: `quick` makes it so.
+    """
 
     config: N2p2Config
+    compiled: bool = False
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -105,12 +110,17 @@ class N2p2Model:
             g = jnp.stack([radial_part(r, next(f for f in wide.values() if shell(f) == s), self.config) for s in shells])
             own = [shells.index(shell(f)) for f in wide.values()]
             sums = wide_sums(vectors / r[None], g, own, list(wide.values()), parts)
+        in_c = {q: f for q, f in enumerate(functions) if self.compiled and in_cpp(f)}
         for pair, (t1, t2) in enumerate(combinations_with_replacement(range(len(parts)), 2)):
             elements = self.elements[t1], self.elements[t2]
             here = [q for q, f in enumerate(functions) if f.kind not in RADIAL and f.neighbours in (elements, ())]
             if not slots[t1] or not slots[t2]:
                 continue
-            chosen = [q for q in here if q not in wide]
+            chosen = [q for q in here if q in in_c]
+            if chosen:
+                gaussians = [in_c[q] for q in chosen]
+                out = add(out, compiled_sums(vectors, (parts[t1], parts[t2]), gaussians, self.config), chosen, elements)
+            chosen = [q for q in here if q not in wide and q not in in_c]
             if chosen:
                 three = [functions[q] for q in chosen]
                 out = add(out, triplet_sums(vectors, r, (parts[t1], parts[t2]), three, self.config), chosen, elements)
@@ -140,3 +150,28 @@ class N2p2Model:
                 y = y / float(kernel.shape[0])
             x = ACTIVATIONS[name](y)
         return x[:, 0]
+
+
+@dataclass(frozen=True)
+class QuickN2p2:
+    """An EnergyModel equal to an N2p2Model to rounding, for inference on a CPU: its triplets are summed in C++."""
+
+    model: N2p2Model
+    shortest: float = 0.0
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        return self.model.elements
+
+    @property
+    def cutoff(self) -> float:
+        return self.model.cutoff
+
+    def atomic_energies(self, params: dict[str, Any], vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
+        """As `N2p2Model.atomic_energies`."""
+        return self.model.atomic_energies(params, vectors, slots, atoms)
+
+
+def quick(model: N2p2Model, params: dict[str, Any]) -> tuple[QuickN2p2, dict[str, Any]] | None:
+    """The model with its triplets in C++, and its params; None where it has none that C++ sums, or there is no compiler."""
+    return (QuickN2p2(replace(model, compiled=True)), params) if available(model.config) else None

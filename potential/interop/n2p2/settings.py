@@ -6,7 +6,8 @@ supported is refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,14 +26,16 @@ PARAMETERS = {
     12: "eta shift cutoff",
     13: "eta shift sign zeta cutoff",
 }
-ALTERNATIVES = {"symfunction": "symfunction_short"} | dict.fromkeys(("nnp_generation", "nnp_type_gen", "nnp_gen"), "nnp_type")
+ALTERNATIVES = {
+    "symfunction": "symfunction_short",
+    "element_symfunction_short_atomic": "element_symfunction_short",
+    "global_symfunction_short_atomic": "global_symfunction_short",
+} | dict.fromkeys(("nnp_generation", "nnp_type_gen", "nnp_gen"), "nnp_type")
 SEVERAL = {
     "symfunction_short", "atom_energy", "element_symfunction_short", "global_symfunction_short", "element_nodes_short",
     "element_activation_short", "element_hidden_layers_short",
 }  # fmt: skip
 REFUSED = {
-    "element_symfunction_short": "RuNNer's shorthand for many symmetry functions; write each as symfunction_short",
-    "global_symfunction_short": "RuNNer's shorthand for many symmetry functions; write each as symfunction_short",
     "use_electrostatics": "electrostatics",
     "electrostatic_type": "electrostatics",
     "use_vdw": "dispersion corrections",
@@ -112,12 +115,30 @@ class Settings:
     def functions(self, elements: Sequence[int], length: float) -> list[list[Gaussian | Compact]]:
         """Of every element, lengths in Å, in n2p2's order; `length` is the file's unit in Å."""
         found: list[list[Gaussian | Compact]] = [[] for _ in elements]
-        for line, words in self.lines.get("symfunction_short", []):
+        for line, words in (*self.lines.get("symfunction_short", []), *self._shorthands(elements)):
             centre = self.element(line, "symfunction_short", words, 0)
             if centre not in elements:
                 self.fail(line, f"a symmetry function of {chemical_symbols[centre]}, which is not among the elements")
             found[elements.index(centre)].append(self._function(line, words, length))
         return [sorted(functions, key=order) for functions in found]
+
+    def _shorthands(self, elements: Sequence[int]) -> Iterator[tuple[int, list[str]]]:
+        """RuNNer's lines for an element, or all, with every neighbour or pair of neighbours there is, as symfunction_short.
+
+        `element_symfunction_short element type parameters` and `global_symfunction_short type parameters`, parameters as in
+        symfunction_short (RuNNer's manual, "Keywords").
+        """
+        symbols = [chemical_symbols[z] for z in elements]
+        for key in ("element_symfunction_short", "global_symfunction_short"):
+            for line, words in self.lines.get(key, []):
+                n = int(key.startswith("element"))
+                centres = [chemical_symbols[self.element(line, key, words, 0)]] if n else symbols
+                kind = self.number(line, key, words, n)
+                if kind not in (2, 3, 9):
+                    self.fail(line, f"{key} of type {words[n]} is not supported, only 2, 3 and 9")
+                for centre in centres:
+                    for near in combinations_with_replacement(symbols, 1 if kind == 2 else 2):
+                        yield line, [centre, words[n], *near, *words[n + 1 :]]
 
     def _function(self, line: int, words: list[str], length: float) -> Gaussian | Compact:
         def number(n: int) -> float:

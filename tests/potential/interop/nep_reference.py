@@ -6,10 +6,11 @@ sphere. Forces and stress are exact to rounding: derivatives along imaginary ste
     python tests/potential/interop/nep_reference.py
 
 runs these models and, from ../shared/data, the published ones with calorine's CPUNEP, which must be installed, and writes
-nep_numbers.json beside this file.
+nep_numbers.json beside this file. Given a nep.txt, it evaluates the structures that stand in JSON on its standard input instead.
 """
 
 import json
+import sys
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -232,10 +233,20 @@ def case(name):
     return symbols, positions * scale, cell * scale
 
 
-def with_calorine():
-    """Run all with the C++ engine (NEP_CPU, double precision) in calorine; its own calculator refuses NEP3 and NEP5."""
+def by_calorine(path, symbols, positions, cell):
+    """Energies, forces and dE/dε by its C++ engine (NEP_CPU, double precision); its own calculator refuses NEP3 and NEP5."""
     import _nepy
 
+    n = len(symbols)
+    box, r = (np.transpose(x).ravel().tolist() for x in (cell, positions))
+    engine = _nepy.NEPY(str(path), n, box, symbols, r, np.ones(n))
+    energies, forces, virials = (np.array(x).reshape(-1, n).T for x in engine.get_potential_forces_and_virials())
+    parts = {"energies": energies[:, 0], "forces": forces, "virial": -virials.sum(axis=0).reshape(3, 3)}
+    return {k: v.tolist() for k, v in parts.items()}
+
+
+def with_calorine():
+    """Run all."""
     here = Path(__file__).resolve()
     models = here.parents[3].parent / "shared" / "data" / "models" / "nep"
     numbers = {}
@@ -245,14 +256,13 @@ def with_calorine():
             if name in HEADERS:
                 path = Path(folder) / "nep.txt"
                 path.write_text(text_of(name))
-            symbols, positions, cell = case(name)
-            n = len(symbols)
-            engine = _nepy.NEPY(str(path), n, cell.T.ravel().tolist(), symbols, positions.T.ravel().tolist(), np.ones(n))
-            energies, forces, virials = (np.array(x).reshape(-1, n).T for x in engine.get_potential_forces_and_virials())
-            parts = {"energies": energies[:, 0], "forces": forces, "virial": -virials.sum(axis=0).reshape(3, 3)}
-            numbers[name] = {k: v.tolist() for k, v in parts.items()}
+            numbers[name] = by_calorine(path, *case(name))
     here.with_name("nep_numbers.json").write_text(json.dumps(numbers, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    with_calorine()
+    if len(sys.argv) > 1:
+        items = json.loads(sys.stdin.read())
+        print(json.dumps([by_calorine(sys.argv[1], x["symbols"], x["positions"], x["cell"]) for x in items]))
+    else:
+        with_calorine()

@@ -123,9 +123,50 @@ def test_values_that_are_not_numbers_and_wrong_counts(tmp_path):
             assert words in text or "not finite" in text or "differs" in text
 
 
+def test_entries_exchanged(tmp_path):
+    """Any two entries of a dict, or two arrays, in each other's place: a potential, or one line."""
+    whole, path, rng = load_tree(SEA), tmp_path / "broken.dp", np.random.default_rng(2)
+    holders = [p for p in [(), *every(whole["model"])] if isinstance(x := at(whole["model"], p), dict) and len(x) > 1]
+    for k in rng.choice(len(holders), min(len(holders), 25), replace=False):
+        broken = copy.deepcopy(whole)
+        holder = at(broken["model"], holders[k])
+        a, b = rng.choice(sorted(holder), 2, replace=False)
+        holder[a], holder[b] = holder[b], holder[a]
+        save_tree(broken, path)
+        read_or_refused(path)
+
+
+def test_numbers_that_would_fill_the_memory(tmp_path):
+    """In the tree, in the size an array says it has, and in references that double again and again: nothing is allocated."""
+    path = tmp_path / "model.dp"
+    for place in (
+        ("descriptor", "sel", 0), ("descriptor", "neuron", 0), ("descriptor", "axis_neuron"), ("fitting", "neuron", 0),
+        ("fitting", "dim_descrpt"), ("descriptor", "rcut"),
+    ):  # fmt: skip
+        for value in (10**30, 2**62, 10**11, -(10**11)):
+            tree = load_tree(SEA)
+            *parents, last = place
+            holder = at(tree["model"], parents)
+            assert isinstance(holder, list) or last in holder
+            holder[last] = value
+            save_tree(tree, path)
+            read_or_refused(path)
+    h5py = pytest.importorskip("h5py")
+    save_tree(load_tree(SEA), path)
+    with h5py.File(path, "a") as f:
+        del f["variable_0003"]
+        f.create_dataset("variable_0003", shape=(10**6, 10**6), dtype="f8")
+    assert "says it has (1000000, 1000000) numbers, more than fit" in refused(path)
+    lines = ["a0: &a0 [1, 1]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
+    path = tmp_path / "model.yaml"
+    path.write_text("\n".join([*lines, "model: {'@class': x, '@variables': {x: *a59}}"]))
+    assert "more entries than it has bytes" in refused(path)
+
+
 def test_other_files(tmp_path):
     path = tmp_path / "x.dp"
-    contents = (b"", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x00" * 4096, b"model: 3\n", b"- 1\n- 2\n", b"{{{", b"\xe9")
+    random = np.random.default_rng(3).bytes(4000)
+    contents = (random, b"", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x00" * 4096, b"model: 3\n", b"- 1\n- 2\n", b"{{{", b"\xe9")
     for content in contents:
         path.write_bytes(content)
         refused(path)

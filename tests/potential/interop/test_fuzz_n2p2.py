@@ -95,6 +95,10 @@ def test_lines_missing_or_twice(folder):
         ("symfunction_short H 2 H 0.9 0.0 4.1", "symfunction_short H 2 H 0.9 0.0", "argument 6 of symfunction_short"),
         ("symfunction_short H 2 H 0.9 0.0 4.1", "symfunction_short H 2 H 0.9 0.0 -4.1", "cutoff: Input should be greater than 0"),
         ("symfunction_short H 2 H 0.9 0.0 4.1", "symfunction_short H 2 C 0.9 0.0 4.1", "function of H has neighbours"),
+        ("elements O H", "elements O H\nglobal_symfunction_short 4 0.1 5.0", "global_symfunction_short of type 4 is not"),
+        ("elements O H", "elements O H\nelement_symfunction_short C 2 0.1 0.0 5.0", "of C, which is not among the elements"),
+        ("elements O H", "elements O H\nelement_symfunction_short 2 0.1 0.0 5.0", "argument 1 of .* should be an element"),
+        ("elements O H", "elements O H\nglobal_symfunction_short 9 0.1 1 5.0", "argument 8 of symfunction_short"),
         ("70 p1", "70 q1", "compact function 'q1'"),
         ("20 120 p2", "20 220 p2", "leave .0, 180."),
     ],
@@ -105,6 +109,36 @@ def test_what_is_wrong_is_said(folder, old, new, words):
     assert old in text
     path.write_text(text.replace(old, new, 1))
     assert re.search(words, refused(folder))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_lines_exchanged_numbers_out_of_bounds_and_no_text(folder, name):
+    """Two lines, or two words of a line, in each other's place; a number too large for anything; random bytes, and nothing."""
+    path, rng = folder / name, np.random.default_rng(4)
+    lines = (folder / name).read_text().splitlines()
+    for n in range(30):
+        broken = list(lines)
+        a, b = rng.choice(len(lines), 2, replace=False)
+        words = broken[a].split()
+        if n % 3 == 0:
+            broken[a], broken[b] = broken[b], broken[a]
+        elif n % 3 == 1:
+            broken[a] = " ".join(rng.permutation(words))
+        else:
+            words[rng.integers(len(words))] = ["1e999", "nan", "-inf", "999999999999", "1" * 400][rng.integers(5)]
+            broken[a] = " ".join(words)
+        path.write_text("\n".join(broken) + "\n")
+        read_or_refused(folder)
+    for content in (b"", rng.bytes(3000), b"\x00" * 300):
+        path.write_bytes(content)
+        refused(folder)
+
+
+@pytest.mark.parametrize("nodes", ["4096 4096", "999999999999 4", "99999999999999999999 4"])
+def test_networks_that_would_fill_the_memory(folder, nodes):
+    path = folder / "input.nn"
+    path.write_text(path.read_text().replace("global_nodes_short 5 4", f"global_nodes_short {nodes}"))
+    assert re.search("neurons have|less than or equal|Unable to parse", refused(folder))
 
 
 def test_files_missing_and_units(folder):

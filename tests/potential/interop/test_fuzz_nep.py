@@ -66,6 +66,26 @@ def test_wrong_counts_and_foreign_lines(name, tmp_path):
         assert refused(path), (n, damaged[at])
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_lines_of_the_header_exchanged_and_huge_counts(name, tmp_path):
+    lines, path = reference.text_of(name).splitlines(), tmp_path / "nep.txt"
+    n_header = 7 if "_zbl" in lines[0] else 6
+    for a in range(n_header):
+        for b in range(a + 1, n_header):
+            damaged = list(lines)
+            damaged[a], damaged[b] = damaged[b], damaged[a]
+            path.write_text("\n".join(damaged) + "\n")
+            assert refused(path), (a, b)
+    for a in range(1, n_header):
+        words = lines[a].split()
+        for k in range(1, len(words)):
+            for huge in ("999999999999", "9" * 400, "1e300", "-999999999999"):
+                damaged = list(lines)
+                damaged[a] = " ".join([*words[:k], huge, *words[k + 1 :]])
+                path.write_text("\n".join(damaged) + "\n")
+                refused(path)
+
+
 def test_not_text_at_all(tmp_path):
     path = tmp_path / "nep.txt"
     for content in (b"", b"\n", b"\x00" * 300, np.random.default_rng(3).bytes(4000), b"nep4 1 Si", b"nep4 999999999999 Si\n"):

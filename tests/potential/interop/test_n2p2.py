@@ -11,16 +11,22 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.data import atomic_numbers
-from helpers import FAST, awkward_structures, deep_potential, evaluate_all, make_params, symmetry_functions
+from helpers import FAST, awkward_structures, deep_potential, evaluate, evaluate_all, make_params, symmetry_functions
 from numpy.testing import assert_allclose
 
 from adatom.fitting import cli
+from adatom.md.field import make_field
 from adatom.potential import AdatomCalculator
+from adatom.potential.evaluator import Evaluator
 from adatom.potential.graph import batch, neighbourhood
 from adatom.potential.interop.differences import NotTheSameWarning
 from adatom.potential.interop.n2p2 import read, write
+from adatom.potential.interop.n2p2.compiled import compiled_sums, in_cpp
+from adatom.potential.interop.n2p2.config import Gaussian, N2p2Config, Network
 from adatom.potential.interop.n2p2.cutoffs import bump, cutoff_function
-from adatom.potential.interop.n2p2.settings import CORES, CUTOFFS
+from adatom.potential.interop.n2p2.model import QuickN2p2
+from adatom.potential.interop.n2p2.settings import CORES, CUTOFFS, Settings
+from adatom.potential.kernels import build
 from adatom.potential.model import FittingNetConfig, Model, ModelConfig
 from adatom.potential.model_file import load
 from adatom.potential.potential import Potential
@@ -89,6 +95,96 @@ def test_energies_are_those_of_loops_over_triplets(name, tmp_path):
     assert np.ptp(want) > 1e-3
     # E0 of a few thousand eV is added on the other side
     assert_allclose(got, want, rtol=0, atol=1e-12 * np.abs(want).max() + 1e-15 * np.abs(potential.statistics.e0).max())
+
+
+def test_shorthands_are_the_functions_spelled_out(tmp_path):
+    """RuNNer's lines for one element or all, against the same model with every function in a line of its own."""
+    full = [
+        *(f"symfunction_short {a} 2 {b} 0.2 1.0 6.0" for a in "HO" for b in "HO"),
+        *(f"symfunction_short O 9 {pair} 0.01 -1 2 5.5" for pair in ("H H", "O H", "O O")),
+        *(f"symfunction_short {a} 3 {pair} 0.1 1.0 4.0 6.3" for a in "HO" for pair in ("H H", "O H", "O O")),
+        "symfunction_short H 2 O 0.7 0.0 5.0", "symfunction_short O 2 O 0.7 0.0 5.0",
+    ]  # fmt: skip
+    short = [
+        "global_symfunction_short 2 0.2 1.0 6.0", "element_symfunction_short O 9 0.01 -1 2 5.5 # of O",
+        "global_symfunction_short_atomic 3 0.1 1.0 4.0 6.3", *full[-2:],
+    ]  # fmt: skip
+    found = []
+    for lines in (full, short):
+        (tmp_path / "input.nn").write_text("\n".join(["elements O H", *lines]))
+        found.append(Settings(tmp_path / "input.nn").functions((1, 8), 1.0))
+    assert found[0] == found[1]
+    assert [len(x) for x in found[0]] == [6, 9]
+
+
+@pytest.fixture(scope="module")
+def cpp():
+    """Skips where nothing can be compiled."""
+    if build.compiled("triplets").library is None:
+        pytest.skip(f"no kernel on this machine: {build.compiled('triplets').why}")
+
+
+@pytest.mark.usefixtures("cpp")
+@pytest.mark.parametrize("kind", CUTOFFS)
+def test_triplets_in_cpp_are_those_of_loops(kind):
+    """Of one element and of two, pairs inside and beyond the cutoffs; gradients against differences of the sums themselves."""
+    lines = ["H 3 H O 0.05 -1 4 3.9 0.7", "H 3 H O 0.05 1 1 3.9 0.7", "H 9 H O 0.1 -1 16 4.0", "H 13 0.1 0.3 0.5 3 3.7"]
+    rng, symbols = np.random.default_rng(len(kind)), ["H"] * 7 + ["O"] * 19
+    vectors = rng.normal(size=(3, 2, 26)) * 2.0
+    config = N2p2Config(
+        elements=(1, 8), functions=2 * ((Gaussian(kind=2, neighbours=(1,), eta=1.0, cutoff=4.0),),),
+        networks=2 * (Network(widths=(), activations=("l",)),), cutoff_type=kind, cutoff_alpha=0.2,
+    )  # fmt: skip
+    for columns, pair in (((slice(0, 7), slice(7, 26)), "H O"), ((slice(7, 26), slice(7, 26)), "O O")):
+        words = [x.replace("H O", pair).split() for x in lines]
+        functions = []
+        for w in words:
+            x = list(map(float, w[2 if w[1] == "13" else 4 :]))
+            eta, shift, sign, zeta, cutoff = x if w[1] == "13" else (x[0], (x[4:] or [0.0])[0], *x[1:4])
+            near = () if w[1] == "13" else tuple(sorted(atomic_numbers[z] for z in w[2:4]))
+            form = {"eta": eta, "shift": shift, "sign": sign, "zeta": zeta, "cutoff": cutoff}
+            functions.append(Gaussian(kind=int(w[1]), neighbours=near, **form))
+        assert all(in_cpp(f) for f in functions)
+        run = jax.jit(lambda v, c=columns, f=functions: compiled_sums(v, c, f, config))
+        got = np.asarray(run(vectors))
+        t, u = columns
+        for i in range(2):
+            sides = [[(z, d) for z, d in zip(symbols[c], vectors[:, i, c].T, strict=True)] for c in (t, u)]
+            for q, w in enumerate(words):
+                alpha = CUTOFFS.index(kind), 0.2
+                both = sides[0] if t == u else [*sides[0], *sides[1]]
+                want = reference.function(w, both, alpha)
+                if w[1] == "13" and t != u:  # every pair of all elements: the others off, and those here not times Z
+                    want -= sum(reference.function(w, side, alpha) for side in sides)
+                if w[1] == "13":
+                    want /= np.prod([reference.Z[z] for z in pair.split()])
+                assert_allclose(got[i, q], want, rtol=1e-11, atol=1e-13)
+        assert np.abs(got).min() > 1e-9
+        weights = rng.normal(size=got.shape)
+        gradient = np.asarray(jax.jit(jax.grad(lambda v, r=run, w=weights: (w * r(v)).sum()))(vectors))
+        far = np.linalg.norm(vectors, axis=0) > 4.0
+        assert far.any()
+        assert not gradient[:, far].any()
+        for _ in range(12):
+            place, h = (rng.integers(3), rng.integers(2), rng.integers(26)), 1e-5
+            step = np.zeros_like(vectors)
+            step[place] = h
+            slope = ((weights * run(vectors + step)).sum() - (weights * run(vectors - step)).sum()) / (2.0 * h)
+            assert_allclose(gradient[place], slope, rtol=1e-6, atol=1e-7 * np.abs(gradient).max())
+
+
+@pytest.mark.usefixtures("cpp")
+def test_calculator_and_md_sum_triplets_in_cpp(tmp_path):
+    """With a skin, padding and blocks of atoms: the model's own numbers."""
+    potential = read(reference.write(reference.make(1, cutoff="1", kinds=(3, 13)), tmp_path), **UNITS)
+    s = awkward_structures((8, 1))["triclinic"]
+    exact = evaluate(potential.model, potential.params, s)
+    evaluator = Evaluator(potential, precision="float64", block=2)
+    assert isinstance(evaluator.compression, QuickN2p2)
+    quick = evaluator(s)
+    assert_allclose(quick.forces, exact.forces, rtol=0, atol=1e-12 * np.abs(exact.forces).max())
+    assert_allclose(quick.stress, exact.stress, rtol=0, atol=1e-12 * np.abs(exact.stress).max())
+    assert isinstance(make_field(potential, precision="float64").fast_model, QuickN2p2)
 
 
 def test_all_of_it_again_after_writing(tmp_path):
