@@ -31,37 +31,47 @@ CONFIG = """
 seed = 1
 [start]
 test = ["test.extxyz"]
-labels = 14
+labels = 16
 [explore]
 prototypes = {si = "si.extxyz"}
 temperatures_K = [300, 900, 1500]
-runs = 15
+pressures_GPa = [0.0, 10.0]
+runs = 20
 duration_ps = 0.3
-growth = 2.0
+growth = 1.5
 max_duration_ps = 3.0
 timestep_fs = 1.0
 interval = 10
 [[explore.structures]]
 kind = "strained"
 atoms = 8
-count = 6
+count = 12
+max_strain = 0.06
 displacement_A = 0.03
 volumes = [0.9, 0.95, 1.05, 1.1]
 [[explore.structures]]
 kind = "rattled"
 atoms = 8
-count = 6
-displacement_A = 0.15
+count = 16
+displacement_A = 0.1
+max_strain = 0.02
+[[explore.structures]]
+kind = "rattled"
+config_type = "rattled more"
+atoms = 8
+count = 16
+displacement_A = 0.18
+max_strain = 0.02
 [[explore.structures]]
 kind = "vacancies"
 atoms = 8
-displacement_A = 0.05
-count = 3
+displacement_A = 0.1
+count = 16
 [[explore.structures]]
 kind = "interstitials"
 atoms = 8
-displacement_A = 0.05
-count = 3
+displacement_A = 0.1
+count = 16
 [select]
 labels = 9
 [label]
@@ -87,9 +97,13 @@ n_channels = 12
 order = 3
 [fit.model.fitting_net]
 widths = [32, 32]
+[fit.loss]
+energy_start = 2.0
+energy_end = 20.0
+stress_start = 10.0
+stress_end = 10.0
 [fit.training]
-epochs = 700
-batch_atoms = 64
+batch_atoms = 128
 max_buckets = 1
 [fit.uncertainty]
 kind = "deep"
@@ -133,8 +147,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", default=sys.executable, help="interpreter that has GPAW")
     parser.add_argument("--out", type=Path, default=Path("silicon-learn"))
-    parser.add_argument("--iterations", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--iterations", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args(arguments)
     import ase.io
     from ase.build import bulk

@@ -32,6 +32,8 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 GOING_ON = 0.25
 """Learning rate of a fit that goes on from the potential before, as a part of one anew: enough to follow, not to forget."""
+FEWEST_STEPS = 10_000
+"""Of a fit whose epochs are not given. `adatom fit` has at most 3000 epochs, which of a few small cells are as many steps: too few."""
 Rule = Literal["determinant", "weighted", "farthest", "highest", "random"]
 
 
@@ -137,8 +139,10 @@ class LearnConfig(_Section):
             raise ValueError("[explore] needs prototypes and [[explore.structures]]: what shall be explored?")
         return self
 
-    def fit_config(self, train: Path, validation: Path | None = None, *, iteration: int, atoms: int = 0) -> FitConfig:
-        """Of the potential of one iteration. atoms: in the training frames, where it goes on from the one before, else 0.
+    def fit_config(
+        self, train: Path, validation: Path | None = None, *, iteration: int, atoms: int, goes_on: bool = False
+    ) -> FitConfig:
+        """Of the potential of one iteration. atoms: in the training frames; goes_on: from the potential before.
 
         Paths are made absolute, as `adatom.fitting.config` does when a fit is resumed.
         """
@@ -147,8 +151,11 @@ class LearnConfig(_Section):
             validation_fraction=self.fit.validation_fraction if self.fit.start == "anew" else 0.0, audit="off",
         )  # fmt: skip
         training = self.fit.training.model_copy(update={"seed": self.fit.training.seed + iteration})
-        if atoms:
-            epochs = max(1, round(self.fit.previous_effort * epochs_of(training, atoms)))
+        if not training.epochs:
+            batches = -(-atoms // training.batch_atoms)
+            training = training.model_copy(update={"epochs": max(epochs_of(training, atoms), -(-FEWEST_STEPS // batches))})
+        if goes_on:
+            epochs = max(1, round(self.fit.previous_effort * training.epochs))
             rate = GOING_ON * training.learning_rate
             training = training.model_copy(
                 update={"epochs": epochs, "learning_rate": rate, "final_learning_rate": min(rate, training.final_learning_rate)}

@@ -1,6 +1,6 @@
 """Molecular dynamics over what the potential is for, watched by its own uncertainty.
 
-Run r of an iteration takes structure r (in turn), and temperature and pressure in an order shuffled by (seed, iteration). Runs
+Runs take the kinds of structures (`config_type`) in turn, of each kind the next structure, and temperature and pressure in an order shuffled by (seed, iteration). Runs
 go together on the device (`adatom.md.simulate_many`); what is periodic in three directions at constant pressure, the rest at
 constant volume. A run whose largest σ of a force reaches the upper threshold, or that any other guard finds broken, ends there.
 """
@@ -58,8 +58,7 @@ def explore(
     """
     structures = starting_structures(config, seed)
     rng = np.random.default_rng([seed, iteration])
-    offset = (iteration - 1) * config.runs
-    chosen = [(offset + r) % len(structures) for r in range(config.runs)]
+    chosen = taken(structures, (iteration - 1) * config.runs, config.runs)
     temperatures, pressures = (
         _in_turn(values, config.runs, rng) for values in (config.temperatures_K, config.pressures_GPa)
     )
@@ -103,6 +102,15 @@ def explore(
             ended[r] = "" if summary.stop is None else summary.stop.guard
             assert len(start) == len(summary.atoms)
     return Explored(frames, np.array(deviation), np.array(run, dtype=int), ended, np.array(sigma))
+
+
+def taken(structures: Sequence[ase.Atoms], first: int, count: int) -> list[int]:
+    """Structures of runs number first, first + 1, …: kinds in turn, and of each kind its structures in turn."""
+    kinds: dict[str, list[int]] = {}
+    for k, atoms in enumerate(structures):
+        kinds.setdefault(atoms.info["config_type"], []).append(k)
+    every = list(kinds.values())
+    return [every[r % len(every)][r // len(every) % len(every[r % len(every)])] for r in range(first, first + count)]
 
 
 def duration_ps(config: ExploreConfig, iteration: int) -> float:
