@@ -10,17 +10,13 @@ that knows nothing of this one. One of them is labelled again, to see that the s
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
-import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from calculator_speed import commit, cpu_name  # noqa: E402
+from learning import campaign, keep  # noqa: E402
 
 RESULTS = HERE / "results" / "learn_silicon.json"
 LATTICE = 5.47
@@ -98,8 +94,6 @@ order = 3
 [fit.model.fitting_net]
 widths = [32, 32]
 [fit.loss]
-energy_start = 2.0
-energy_end = 20.0
 stress_start = 10.0
 stress_end = 10.0
 [fit.training]
@@ -153,24 +147,16 @@ def main(arguments: list[str] | None = None) -> None:
     import ase.io
     from ase.build import bulk
 
-    from adatom.fitting.active.report import UNITS, reports, table
-
-    folder, began = options.out, time.time()
+    folder = options.out
     folder.mkdir(parents=True, exist_ok=True)
     ase.io.write(folder / "si.extxyz", bulk("Si", cubic=True, a=LATTICE))
-    config = folder / "learn.toml"
-    python = str(Path(options.python).absolute())
-    text = CONFIG.replace("PYTHON", python).replace("WORKERS", str(options.workers))
-    config.write_text(text.replace("ITERATIONS", str(options.iterations)))
+    text = CONFIG.replace("PYTHON", str(Path(options.python).absolute())).replace("WORKERS", str(options.workers))
+    text = text.replace("ITERATIONS", str(options.iterations))
     tests = test_frames()
     ase.io.write(folder / "test.extxyz", tests)
-    check_settings(config, folder, next(x for x in tests if x.info["config_type"] == "Diamond_rattled"))
-    subprocess.run([sys.executable, "-m", "adatom.fitting.cli", "learn", str(config)], check=True)
-    found = reports(folder / "learn")
-    print(f"\n{date.today()}; device: {cpu_name()}; commit {commit()}; {(time.time() - began) / 60:.0f} minutes in this call")
-    print(f"{table(found)}\n{UNITS}")
-    content = {"date": str(date.today()), "device": cpu_name(), "commit": commit(), "iterations": found}
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+    (folder / "learn.toml").write_text(text)
+    check_settings(folder / "learn.toml", folder, next(x for x in tests if x.info["config_type"] == "Diamond_rattled"))
+    keep(RESULTS, campaign(folder, text))
 
 
 if __name__ == "__main__":

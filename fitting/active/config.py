@@ -33,7 +33,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 GOING_ON = 0.25
 """Learning rate of a fit that goes on from the potential before, as a part of one anew: enough to follow, not to forget."""
 FEWEST_STEPS = 10_000
-"""Of a fit whose epochs are not given. `adatom fit` has at most 3000 epochs, which of a few small cells are as many steps: too few."""
+"""Of a fit whose epochs are not given. `adatom fit` has at most 3000 epochs: of a few small cells as many steps, too few."""
 Rule = Literal["determinant", "weighted", "farthest", "highest", "random"]
 
 
@@ -96,6 +96,13 @@ class StopConfig(_Section):
     hours: Annotated[float, Field(ge=0.0, description="of the clock, while the campaign runs; 0: no limit")] = 0.0
 
 
+class _Loss(LossConfig):
+    """Prefactors of `adatom fit`, a tenth for energies: of few frames nearly all that is known stands in the forces."""
+
+    energy_start: Annotated[float, Field(ge=0.0)] = 2.0
+    energy_end: Annotated[float, Field(ge=0.0)] = 20.0
+
+
 class FitSections(_Section):
     """[fit.model], [fit.loss], [fit.training], [fit.uncertainty]: as of `adatom fit`.
 
@@ -111,7 +118,7 @@ class FitSections(_Section):
     previous_effort: Annotated[float, Field(gt=0.0, le=1.0, description="epochs of start = previous, as a part")] = 0.3
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.15
     model: ModelSection = ModelSection()
-    loss: LossConfig = LossConfig()
+    loss: _Loss = _Loss()
     training: TrainingConfig = TrainingConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig(kind="deep", members=4, effort=0.5)
 
@@ -160,7 +167,8 @@ class LearnConfig(_Section):
             training = training.model_copy(
                 update={"epochs": epochs, "learning_rate": rate, "final_learning_rate": min(rate, training.final_learning_rate)}
             )
-        return FitConfig(data=data, model=self.fit.model, loss=self.fit.loss, training=training, uncertainty=self.fit.uncertainty)
+        loss = LossConfig(**self.fit.loss.model_dump())
+        return FitConfig(data=data, model=self.fit.model, loss=loss, training=training, uncertainty=self.fit.uncertainty)
 
 
 def load_config(path: str | Path) -> LearnConfig:

@@ -1,8 +1,9 @@
 """Molecular dynamics over what the potential is for, watched by its own uncertainty.
 
-Runs take the kinds of structures (`config_type`) in turn, of each kind the next structure, and temperature and pressure in an order shuffled by (seed, iteration). Runs
-go together on the device (`adatom.md.simulate_many`); what is periodic in three directions at constant pressure, the rest at
-constant volume. A run whose largest σ of a force reaches the upper threshold, or that any other guard finds broken, ends there.
+Runs take kinds of structures (`config_type`) in turn, of each kind the next structure, and temperature and pressure in an order
+shuffled by (seed, iteration). Runs go together on the device (`adatom.md.simulate_many`); what is periodic in three directions at
+constant pressure, the rest at constant volume. A run whose largest σ of a force reaches the upper threshold, or that any other
+guard finds broken, ends there.
 """
 
 from __future__ import annotations
