@@ -183,12 +183,13 @@ class Campaign:
         seen = look(potential, frames)
         choice = choose(
             frames, seen.deviation, seen.features, look(potential, known).features, window=window, rule=c.select.rule,
-            count=self._allowed(), seed=c.seed + n,
+            count=self._allowed(), seed=c.seed + n, quiet=c.select.quiet,
         )  # fmt: skip
         for k in choice.chosen:
             frames[k].info["deviation_eV_A"] = float(seen.deviation[k])
         save_frames(folder / "selected.extxyz", [frames[k] for k in choice.chosen])
-        share = diluted(choice.fractions, int((found.sigma < window.lower).sum()))
+        unseen = (found.sigma < window.lower).sum() - (found.deviation < window.lower).sum()
+        share = diluted(choice.fractions, int(unseen))
         ended = [x for x in found.ended if x]
         self.say(
             f"iteration {n}: {share.frames} frames, {100 * share.accurate:.1f} % accurate, {100 * share.candidate:.1f} % "

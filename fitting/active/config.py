@@ -76,6 +76,7 @@ class SelectConfig(_Section):
     upper_eV_A: Annotated[float, Field(ge=0.0, description="above, a run is stopped; 0: adaptive")] = 0.0
     rule: Annotated[Rule, Field(description="among candidates; random is DP-GEN's")] = "determinant"
     labels: Annotated[int, Field(ge=1, description="an iteration, at most")] = 20
+    quiet: Annotated[float, Field(ge=0.0, lt=1.0, description="of these, from accurate frames: they keep crystals right")] = 0.25
 
     @model_validator(mode="after")
     def _ordered(self) -> SelectConfig:

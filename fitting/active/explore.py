@@ -23,10 +23,14 @@ from adatom.md import Settings, simulate_many
 from adatom.md.results import MDSummary
 from adatom.potential.potential import Potential
 
+ACCURATE_A_RUN = 10
+"""Accurate frames that are kept of each run, evenly spread: there are many."""
+
 
 class Explored(NamedTuple):
     """frames, with `config_type` and `origin` in info; deviation (frames,) eV/Å, the largest σ of a force; run (frames,);
-    ended (runs,): why a run ended early, or ""; sigma (all explored frames,) eV/Å: those below `lower` are not in frames."""
+    ended (runs,): why a run ended early, or ""; sigma (all explored frames,) eV/Å: of those below `lower` only some are in
+    frames."""
 
     frames: list[ase.Atoms]
     deviation: np.ndarray
@@ -132,11 +136,13 @@ def _at_rest(atoms: ase.Atoms) -> ase.Atoms:
 
 
 def _visited(summary: MDSummary, lower: float) -> list[tuple[int, ase.Atoms, float]]:
-    """(number, frame, largest σ of a force) of the frames with a σ of at least `lower`, and of the one that stopped the run, if
-    it was the spread that did: σ = ∞."""
+    """(number, frame, largest σ of a force) of the frames with a σ of at least `lower`, of some below it, and of the one that
+    stopped the run, if it was the spread that did: σ = ∞."""
     assert summary.trajectory is not None
     spreads = [row.max_spread_eV_A for row in summary.rows]
-    wanted = [k for k, x in enumerate(spreads) if not x < lower]
+    below = [k for k, x in enumerate(spreads) if x < lower]
+    some = {below[k] for k in np.linspace(0, len(below) - 1, min(len(below), ACCURATE_A_RUN)).round().astype(int)}
+    wanted = [k for k, x in enumerate(spreads) if k in some or not x < lower]
     lines = summary.trajectory.read_text().splitlines(keepends=True)
     n = len(summary.atoms) + 2
     assert len(lines) == n * len(spreads)

@@ -266,6 +266,20 @@ def test_beyond_the_window_where_it_is_empty() -> None:
     assert found.fractions[:3] == pytest.approx((1 / 6, 2 / 6, 3 / 6))
 
 
+def test_a_share_of_quiet_frames() -> None:
+    """A quarter from the accurate ones, those unlike the others; none where there is nothing else, and few beside few."""
+    frames = [bulk("Cu", cubic=True) for _ in range(12)]
+    deviation = np.r_[np.full(6, 0.3), np.full(6, 0.01)]
+    features = np.r_[np.eye(6), np.tile(np.eye(6)[0], (5, 1)), np.eye(6)[5:]]
+    given = {"window": Window(0.1, 0.5), "rule": "random", "seed": 0, "quiet": 0.25}
+    found = choose(frames, deviation, features, np.eye(6)[:5], count=4, **given)  # type: ignore[arg-type]
+    assert (len(found.chosen), found.chosen[-1]) == (4, 11)
+    assert max(found.chosen[:-1]) < 6
+    assert choose(frames, 0.1 * deviation, features, np.eye(6), count=4, **given).chosen == []  # type: ignore[arg-type]
+    deviation[1:6] = 0.01
+    assert choose(frames, deviation, features, np.eye(6), count=4, **given).chosen == [0]  # type: ignore[arg-type]
+
+
 def test_the_report_shows_the_calibration(tmp_path: Path) -> None:
     one = {"scale": 2.0, "nominal": [0.5, 0.9], "factors": [1.0, 2.0], "found": [0.55, 0.88], "rank": 0.4, "samples": 9}
     judged = {"nominal": [0.5, 0.9], "found": [0.4, 0.7], "ratio": 1.3, "rank": 0.2, "count": 5}
