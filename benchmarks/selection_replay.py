@@ -12,7 +12,7 @@ and committee are trained on, from what they were. Rules:
 random-all       any frame of the exploration                    random           any candidate of the window: DP-GEN's
 highest          the candidates of largest deviation σ           weighted         largest determinant of features times σ
 determinant      largest determinant of features of `look`       farthest         farthest points, same features
-quiet            determinant, a quarter of the labels among accurate frames
+quiet            weighted, a quarter of the labels among accurate frames
 
 Labels needed are read off where an error first falls to what random-all (or random) ends with, interpolated; random-all
 goes on for two more rounds than the others, since it needs no committee. Properties (of `adatom.fitting.properties`): one
@@ -41,7 +41,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 from calculator_speed import commit, cpu_name  # noqa: E402
 
-RULES = ("random-all", "random", "quiet", "determinant", "weighted", "farthest", "highest")
+RULES = ("random-all", "random", "weighted", "quiet", "determinant", "farthest", "highest")
 QUIET = 0.25
 TEMPERATURES, MELT = (300.0, 900.0, 1500.0), 3000.0
 LABELS, STEPS, COMMITTEE_STEPS, MEMBERS = 12, 1200, 500, 4
@@ -222,7 +222,7 @@ def select(pool: Pool, rule: str, network: Any, members: Any, chosen: list[int],
     deviation, features = seen.deviation[rest], seen.features[rest]
     share = QUIET if rule == "quiet" else 0.0
     found = choose(
-        frames, deviation, features, seen.features[chosen], window=window, rule="determinant" if share else rule, count=LABELS,
+        frames, deviation, features, seen.features[chosen], window=window, rule="weighted" if share else rule, count=LABELS,
         seed=seed, quiet=share,
     )  # fmt: skip
     return [rest[k] for k in found.chosen]
