@@ -69,6 +69,7 @@ atoms = 8
 displacement_A = 0.1
 count = 16
 [select]
+rule = "determinant"
 labels = 9
 [label]
 calculator = "gpaw"

@@ -74,9 +74,9 @@ class SelectConfig(_Section):
 
     lower_eV_A: Annotated[float, Field(ge=0.0, description="σ of a force: below, a frame is accurate; 0: adaptive")] = 0.0
     upper_eV_A: Annotated[float, Field(ge=0.0, description="above, a run is stopped; 0: adaptive")] = 0.0
-    rule: Annotated[Rule, Field(description="among candidates; random is DP-GEN's")] = "determinant"
+    rule: Annotated[Rule, Field(description="among candidates; random is DP-GEN's")] = "weighted"
     labels: Annotated[int, Field(ge=1, description="an iteration, at most")] = 20
-    quiet: Annotated[float, Field(ge=0.0, lt=1.0, description="of these, from accurate frames: they keep crystals right")] = 0.25
+    quiet: Annotated[float, Field(ge=0.0, lt=1.0, description="of these, from accurate frames, for what crystals are like")] = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> SelectConfig:
