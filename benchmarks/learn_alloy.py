@@ -11,18 +11,13 @@ without, moved by EMT itself at 300 to 1400 K from other seeds.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
-import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from calculator_speed import commit, cpu_name  # noqa: E402
+from learning import campaign, keep  # noqa: E402
 
 RESULTS = HERE / "results" / "learn_alloy.json"
 COMPOSITIONS = ({"Cu": 1.0}, {"Ni": 1.0}, {"Cu": 3.0, "Ni": 1.0}, {"Cu": 1.0, "Ni": 1.0}, {"Cu": 1.0, "Ni": 3.0})
@@ -129,25 +124,15 @@ def main(arguments: list[str] | None = None) -> None:
     import ase.io
     from ase.build import bulk
 
-    from adatom.fitting.active.report import UNITS, reports, table
-
     folder = options.out
     folder.mkdir(parents=True, exist_ok=True)
     ase.io.write(folder / "fcc.extxyz", bulk("Cu", cubic=True))
     if not (folder / "test.extxyz").exists():
         ase.io.write(folder / "test.extxyz", test_frames())
-    (folder / "learn.toml").write_text(CONFIG.replace("ITERATIONS", str(options.iterations)))
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
-    subprocess.run([sys.executable, "-m", "adatom.fitting.cli", "learn", str(folder / "learn.toml")], check=True, env=environment)
-    found = reports(folder / "learn")
-    explored, labelled = sum(r["explored"]["frames"] for r in found[1:]), found[-1]["labels_total"]
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    minutes = (used.ru_utime + used.ru_stime) / 60
-    print(f"\n{date.today()}; device: {cpu_name()}; commit {commit()}; {minutes:.0f} CPU minutes in this call")
-    print(f"{table(found)}\n{UNITS}\n")
+    found = campaign(folder, CONFIG.replace("ITERATIONS", str(options.iterations)))
+    explored, labelled = sum(r["explored"]["frames"] for r in found if "explored" in r), found[-1]["labels_total"]
     print(f"explored {explored} frames, labelled {labelled}: {100 * labelled / explored:.3f} %")
-    content = {"date": str(date.today()), "device": cpu_name(), "commit": commit(), "explored": explored, "labelled": labelled}
-    RESULTS.write_text(json.dumps(content | {"iterations": found}, indent=1) + "\n")
+    keep(RESULTS, found, explored=explored, labelled=labelled)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from datetime import date
 from pathlib import Path
 
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+from calculator_speed import commit, cpu_name  # noqa: E402
+
+RESULTS = HERE / "results" / "learn_kills.json"
 CONFIG = """
 [start]
 labels = 8
@@ -159,9 +165,14 @@ def main(arguments: list[str] | None = None) -> None:
         a, b = ledger(quiet), ledger(killed)
         same = a == b and (quiet / "cu" / "data.extxyz").read_bytes() == (killed / "cu" / "data.extxyz").read_bytes()
         counted = Counter((killed / "counter").read_text().split())
-        print("| kills of the driver | of workers | labels | same ledger and data | computed twice |\n|---|---|---|---|---|")
         twice = sum(n > 1 for n in counted.values())
-        print(f"| {kills['drivers']} | {kills['workers']} | {len(b)} | {'yes' if same else 'NO'} | {twice} |")
+        found = {
+            "kills_of_the_driver": kills["drivers"], "of_workers": kills["workers"], "labels": len(b),
+            "same_ledger_and_data": same, "computed_twice": twice,
+        }  # fmt: skip
+        print(f"{date.today()}; device: {cpu_name()}; commit {commit()}: {json.dumps(found)}")
+        about = {"date": str(date.today()), "device": cpu_name(), "commit": commit(), "seed": options.seed}
+        RESULTS.write_text(json.dumps(about | found, indent=1) + "\n")
         if not same or twice:
             raise SystemExit(f"{len(set(a) ^ set(b))} lines of the ledgers differ, {twice} structures were computed twice")
 

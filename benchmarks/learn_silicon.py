@@ -10,17 +10,13 @@ that knows nothing of this one. One of them is labelled again, to see that the s
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
-import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from calculator_speed import commit, cpu_name  # noqa: E402
+from learning import campaign, keep  # noqa: E402
 
 RESULTS = HERE / "results" / "learn_silicon.json"
 LATTICE = 5.47
@@ -31,38 +27,49 @@ CONFIG = """
 seed = 1
 [start]
 test = ["test.extxyz"]
-labels = 14
+labels = 16
 [explore]
 prototypes = {si = "si.extxyz"}
 temperatures_K = [300, 900, 1500]
-runs = 15
+pressures_GPa = [0.0, 10.0]
+runs = 20
 duration_ps = 0.3
-growth = 2.0
+growth = 1.5
 max_duration_ps = 3.0
 timestep_fs = 1.0
 interval = 10
 [[explore.structures]]
 kind = "strained"
 atoms = 8
-count = 6
+count = 12
+max_strain = 0.06
 displacement_A = 0.03
 volumes = [0.9, 0.95, 1.05, 1.1]
 [[explore.structures]]
 kind = "rattled"
 atoms = 8
-count = 6
-displacement_A = 0.15
+count = 16
+displacement_A = 0.1
+max_strain = 0.02
+[[explore.structures]]
+kind = "rattled"
+config_type = "rattled more"
+atoms = 8
+count = 16
+displacement_A = 0.18
+max_strain = 0.02
 [[explore.structures]]
 kind = "vacancies"
 atoms = 8
-displacement_A = 0.05
-count = 3
+displacement_A = 0.1
+count = 16
 [[explore.structures]]
 kind = "interstitials"
 atoms = 8
-displacement_A = 0.05
-count = 3
+displacement_A = 0.1
+count = 16
 [select]
+rule = "determinant"
 labels = 9
 [label]
 calculator = "gpaw"
@@ -87,9 +94,11 @@ n_channels = 12
 order = 3
 [fit.model.fitting_net]
 widths = [32, 32]
+[fit.loss]
+stress_start = 10.0
+stress_end = 10.0
 [fit.training]
-epochs = 700
-batch_atoms = 64
+batch_atoms = 128
 max_buckets = 1
 [fit.uncertainty]
 kind = "deep"
@@ -133,30 +142,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", default=sys.executable, help="interpreter that has GPAW")
     parser.add_argument("--out", type=Path, default=Path("silicon-learn"))
-    parser.add_argument("--iterations", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--iterations", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args(arguments)
     import ase.io
     from ase.build import bulk
 
-    from adatom.fitting.active.report import UNITS, reports, table
-
-    folder, began = options.out, time.time()
+    folder = options.out
     folder.mkdir(parents=True, exist_ok=True)
     ase.io.write(folder / "si.extxyz", bulk("Si", cubic=True, a=LATTICE))
-    config = folder / "learn.toml"
-    python = str(Path(options.python).absolute())
-    text = CONFIG.replace("PYTHON", python).replace("WORKERS", str(options.workers))
-    config.write_text(text.replace("ITERATIONS", str(options.iterations)))
+    text = CONFIG.replace("PYTHON", str(Path(options.python).absolute())).replace("WORKERS", str(options.workers))
+    text = text.replace("ITERATIONS", str(options.iterations))
     tests = test_frames()
     ase.io.write(folder / "test.extxyz", tests)
-    check_settings(config, folder, next(x for x in tests if x.info["config_type"] == "Diamond_rattled"))
-    subprocess.run([sys.executable, "-m", "adatom.fitting.cli", "learn", str(config)], check=True)
-    found = reports(folder / "learn")
-    print(f"\n{date.today()}; device: {cpu_name()}; commit {commit()}; {(time.time() - began) / 60:.0f} minutes in this call")
-    print(f"{table(found)}\n{UNITS}")
-    content = {"date": str(date.today()), "device": cpu_name(), "commit": commit(), "iterations": found}
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+    (folder / "learn.toml").write_text(text)
+    check_settings(folder / "learn.toml", folder, next(x for x in tests if x.info["config_type"] == "Diamond_rattled"))
+    keep(RESULTS, campaign(folder, text))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
     DIR/labels/          folders of the calculations                      DIR/model.adatom   the potential of the last iteration
     DIR/iteration-000/   selected.extxyz, report.json
     DIR/iteration-001/   fit/, explore/, selected.extxyz, new_labels.json, report.json
+    DIR/iteration-007/   of the iteration after the last: fit/ to all labels, final.json
 
 An iteration is: fit to all labels → explore → select → label → judge. Each stage ends with a file that is whole or not there,
 and follows from seed and iteration, so that a campaign that was killed goes on where it was: a fit from its checkpoint, labels
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +37,7 @@ from adatom.fitting.active.ledger import Ledger, exclusive
 from adatom.fitting.active.look import look
 from adatom.fitting.active.report import write_report
 from adatom.fitting.active.selection import Window, adaptive_thresholds, diluted
-from adatom.fitting.active.stop import STOP_FILE, Stopwatch, finished
+from adatom.fitting.active.stop import ASKED, STOP_FILE, Stopwatch, finished
 from adatom.fitting.config import ConfigError, FitConfig
 from adatom.fitting.dataset import read_frames
 from adatom.fitting.fit import fit
@@ -73,8 +75,9 @@ class Campaign:
                 write_atomically(folder / "report.json", json.dumps(done, indent=1).encode())
                 write_report(self.directory)
                 _forget_programs()
-            reason = finished(self.config, self.directory, n, done)
-            if reason:
+            if reason := finished(self.config, self.directory, n, done):
+                if reason != ASKED and done["labels"]["done"]:
+                    self._last(n + 1)
                 return reason
             n += 1
 
@@ -90,15 +93,31 @@ class Campaign:
             raise ConfigError(f"none of the first structures could be labelled: look at {self.directory / 'labels'}")
         return {"iteration": 0, "labels": outcome, **self._spent()}
 
-    def _iteration(self, n: int, folder: Path) -> dict[str, Any]:
-        began = time.time()
+    def _last(self, n: int) -> None:
+        """The fit of an iteration that does not come: to all labels. A campaign that goes on after all goes on from it."""
+        folder = self.directory / f"iteration-{n:03d}"
+        folder.mkdir(exist_ok=True)
+        about = self._trained(n, folder)[2] | {"labels": dict.fromkeys(("done", "failed", "rejected"), 0), **self._of()}
+        write_atomically(folder / "final.json", json.dumps(about | self._spent(), indent=1).encode())
+
+    def _of(self) -> dict[str, Any]:
+        """What a last fit depends on."""
+        return {"fit": self.config.fit.model_dump(mode="json"), "labels_total": self.ledger.counts()["done"]}
+
+    def _trained(self, n: int, folder: Path) -> tuple[Potential, Window, dict[str, Any]]:
+        """The potential of an iteration, its window, and what is reported of it."""
         potential = self._fit(n, folder)
         metrics = json.loads((folder / "fit" / "metrics.json").read_text())
         window = self._window(metrics)
         about: dict[str, Any] = {"iteration": n, "window_eV_A": list(window), "frames_train": metrics["training"]["frames_train"]}
-        about |= {name: _rmse(metrics[name]) for name in ("validation", "test") if metrics.get(name)}
+        about |= {name: _rmse(metrics[name]) for name in ("train", "validation", "test") if metrics.get(name)}
         known = potential.committee.calibration if potential.committee else None
         about["calibration"] = known.model_dump(mode="json") if known else None
+        return potential, window, about
+
+    def _iteration(self, n: int, folder: Path) -> dict[str, Any]:
+        began = time.time()
+        potential, window, about = self._trained(n, folder)
         summary = folder / "explored.json"  # written after selected.extxyz
         if not summary.exists():
             write_atomically(summary, json.dumps(self._explore(n, folder, potential, window)).encode())
@@ -111,6 +130,11 @@ class Campaign:
 
     def _fit(self, n: int, folder: Path) -> Potential:
         out, model = folder / "fit", folder / "fit" / "model.adatom"
+        last = _read(folder / "final.json")
+        if last is not None and any(last[key] != value for key, value in self._of().items()):
+            shutil.rmtree(out, ignore_errors=True)
+            for name in ("train.extxyz", "validation.extxyz", "final.json"):
+                (folder / name).unlink(missing_ok=True)
         if not model.exists():
             before = self.directory / f"iteration-{n - 1:03d}" / "fit" / "model.adatom"
             previous = load(before) if self.config.fit.start == "previous" and before.exists() else None
@@ -135,7 +159,7 @@ class Campaign:
             save_frames(data, every)
         atoms = sum(len(x) for x in read(data))
         return self.config.fit_config(
-            data, held if held.exists() and held.stat().st_size else None, iteration=n, atoms=atoms if goes_on else 0
+            data, held if held.exists() and held.stat().st_size else None, iteration=n, atoms=atoms, goes_on=goes_on
         )  # fmt: skip
 
     def _window(self, metrics: dict[str, Any]) -> Window:
@@ -159,12 +183,13 @@ class Campaign:
         seen = look(potential, frames)
         choice = choose(
             frames, seen.deviation, seen.features, look(potential, known).features, window=window, rule=c.select.rule,
-            count=self._allowed(), seed=c.seed + n,
+            count=self._allowed(), seed=c.seed + n, quiet=c.select.quiet,
         )  # fmt: skip
         for k in choice.chosen:
             frames[k].info["deviation_eV_A"] = float(seen.deviation[k])
         save_frames(folder / "selected.extxyz", [frames[k] for k in choice.chosen])
-        share = diluted(choice.fractions, int((found.sigma < window.lower).sum()))
+        unseen = (found.sigma < window.lower).sum() - (found.deviation < window.lower).sum()
+        share = diluted(choice.fractions, int(unseen))
         ended = [x for x in found.ended if x]
         self.say(
             f"iteration {n}: {share.frames} frames, {100 * share.accurate:.1f} % accurate, {100 * share.candidate:.1f} % "

@@ -35,14 +35,19 @@ class Choice(NamedTuple):
 
 def choose(
     frames: Sequence[ase.Atoms], deviation: Array, features: Array, labelled: Array, *, window: Window, rule: Rule, count: int,
-    seed: int,
+    seed: int, quiet: float = 0.0,
 ) -> Choice:  # fmt: skip
     """At most `count` frames. features (n, d), of labelled frames (m, d); deviation (n,) eV/Å.
 
+    quiet: this part of them from the accurate frames, those that differ most from the labelled ones (none where nothing else is
+    chosen): small errors of forces leave those of energy and stress, of which lattice and elastic constants are made.
     Where the window holds fewer sound frames than wanted, frames above it follow, the least deviating first: a potential that
     fails at once would else never learn why.
     """
     verdicts = classify(deviation, *window)
+    accurate = np.flatnonzero(verdicts == Verdict.ACCURATE)
+    spare = min(round(quiet * count), len(accurate))
+    count -= spare
     reasons: Counter[str] = Counter()
     sound = np.zeros(len(frames), dtype=bool)
     for k in np.flatnonzero(verdicts != Verdict.ACCURATE):
@@ -50,14 +55,21 @@ def choose(
         sound[k] = reason is None
         if reason:
             reasons[_kind(reason)] += 1
-    candidates = np.flatnonzero((verdicts == Verdict.CANDIDATE) & sound)
-    if len(candidates) > CROWD:
-        candidates = np.sort(np.random.default_rng(seed).permutation(candidates)[:CROWD])
+    candidates = _thinned(np.flatnonzero((verdicts == Verdict.CANDIDATE) & sound), seed)
     found = _pick(rule, deviation[candidates], features[candidates], labelled, count, seed, window.lower)
     picked = [int(candidates[k]) for k in found]
     above = np.flatnonzero((verdicts == Verdict.FAILED) & sound & np.isfinite(deviation))
     more = [int(k) for k in above[np.argsort(deviation[above], kind="stable")][: max(0, count - len(candidates))]]
-    return Choice(picked + more, fractions(verdicts), dict(reasons), len(more))
+    chosen = picked + more
+    if few := min(spare, round(len(chosen) * quiet / (1.0 - quiet))):
+        accurate = _thinned(accurate, seed)
+        x, y = standardised(features[accurate], np.concatenate([labelled, features[chosen]]))
+        chosen += [int(accurate[k]) for k in greedy_determinant(x, few, labelled=y)]
+    return Choice(chosen, fractions(verdicts), dict(reasons), len(more))
+
+
+def _thinned(indices: np.ndarray, seed: int) -> np.ndarray:
+    return np.sort(np.random.default_rng(seed).permutation(indices)[:CROWD])
 
 
 def _pick(

@@ -32,6 +32,8 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 GOING_ON = 0.25
 """Learning rate of a fit that goes on from the potential before, as a part of one anew: enough to follow, not to forget."""
+FEWEST_STEPS = 10_000
+"""Of a fit whose epochs are not given. `adatom fit` has at most 3000 epochs: of a few small cells as many steps, too few."""
 Rule = Literal["determinant", "weighted", "farthest", "highest", "random"]
 
 
@@ -72,8 +74,9 @@ class SelectConfig(_Section):
 
     lower_eV_A: Annotated[float, Field(ge=0.0, description="σ of a force: below, a frame is accurate; 0: adaptive")] = 0.0
     upper_eV_A: Annotated[float, Field(ge=0.0, description="above, a run is stopped; 0: adaptive")] = 0.0
-    rule: Annotated[Rule, Field(description="among candidates; random is DP-GEN's")] = "determinant"
+    rule: Annotated[Rule, Field(description="among candidates; random is DP-GEN's")] = "weighted"
     labels: Annotated[int, Field(ge=1, description="an iteration, at most")] = 20
+    quiet: Annotated[float, Field(ge=0.0, lt=1.0, description="of these, from accurate frames, for what crystals are like")] = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> SelectConfig:
@@ -94,6 +97,13 @@ class StopConfig(_Section):
     hours: Annotated[float, Field(ge=0.0, description="of the clock, while the campaign runs; 0: no limit")] = 0.0
 
 
+class _Loss(LossConfig):
+    """Prefactors of `adatom fit`, a tenth for energies: of few frames nearly all that is known stands in the forces."""
+
+    energy_start: Annotated[float, Field(ge=0.0)] = 2.0
+    energy_end: Annotated[float, Field(ge=0.0)] = 20.0
+
+
 class FitSections(_Section):
     """[fit.model], [fit.loss], [fit.training], [fit.uncertainty]: as of `adatom fit`.
 
@@ -109,7 +119,7 @@ class FitSections(_Section):
     previous_effort: Annotated[float, Field(gt=0.0, le=1.0, description="epochs of start = previous, as a part")] = 0.3
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.15
     model: ModelSection = ModelSection()
-    loss: LossConfig = LossConfig()
+    loss: _Loss = _Loss()
     training: TrainingConfig = TrainingConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig(kind="deep", members=4, effort=0.5)
 
@@ -137,8 +147,10 @@ class LearnConfig(_Section):
             raise ValueError("[explore] needs prototypes and [[explore.structures]]: what shall be explored?")
         return self
 
-    def fit_config(self, train: Path, validation: Path | None = None, *, iteration: int, atoms: int = 0) -> FitConfig:
-        """Of the potential of one iteration. atoms: in the training frames, where it goes on from the one before, else 0.
+    def fit_config(
+        self, train: Path, validation: Path | None = None, *, iteration: int, atoms: int, goes_on: bool = False
+    ) -> FitConfig:
+        """Of the potential of one iteration. atoms: in the training frames; goes_on: from the potential before.
 
         Paths are made absolute, as `adatom.fitting.config` does when a fit is resumed.
         """
@@ -147,13 +159,17 @@ class LearnConfig(_Section):
             validation_fraction=self.fit.validation_fraction if self.fit.start == "anew" else 0.0, audit="off",
         )  # fmt: skip
         training = self.fit.training.model_copy(update={"seed": self.fit.training.seed + iteration})
-        if atoms:
-            epochs = max(1, round(self.fit.previous_effort * epochs_of(training, atoms)))
+        if not training.epochs:
+            batches = -(-atoms // training.batch_atoms)
+            training = training.model_copy(update={"epochs": max(epochs_of(training, atoms), -(-FEWEST_STEPS // batches))})
+        if goes_on:
+            epochs = max(1, round(self.fit.previous_effort * training.epochs))
             rate = GOING_ON * training.learning_rate
             training = training.model_copy(
                 update={"epochs": epochs, "learning_rate": rate, "final_learning_rate": min(rate, training.final_learning_rate)}
             )
-        return FitConfig(data=data, model=self.fit.model, loss=self.fit.loss, training=training, uncertainty=self.fit.uncertainty)
+        loss = LossConfig(**self.fit.loss.model_dump())
+        return FitConfig(data=data, model=self.fit.model, loss=loss, training=training, uncertainty=self.fit.uncertainty)
 
 
 def load_config(path: str | Path) -> LearnConfig:

@@ -1,8 +1,9 @@
 """Molecular dynamics over what the potential is for, watched by its own uncertainty.
 
-Run r of an iteration takes structure r (in turn), and temperature and pressure in an order shuffled by (seed, iteration). Runs
-go together on the device (`adatom.md.simulate_many`); what is periodic in three directions at constant pressure, the rest at
-constant volume. A run whose largest σ of a force reaches the upper threshold, or that any other guard finds broken, ends there.
+Runs take kinds of structures (`config_type`) in turn, of each kind the next structure, and temperature and pressure in an order
+shuffled by (seed, iteration). Runs go together on the device (`adatom.md.simulate_many`); what is periodic in three directions at
+constant pressure, the rest at constant volume. A run whose largest σ of a force reaches the upper threshold, or that any other
+guard finds broken, ends there.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ from adatom.md import Settings, simulate_many
 from adatom.md.results import MDSummary
 from adatom.potential.potential import Potential
 
+ACCURATE_A_RUN = 10
+"""Accurate frames that are kept of each run, evenly spread: there are many."""
+
 
 class Explored(NamedTuple):
     """frames, with `config_type` and `origin` in info; deviation (frames,) eV/Å, the largest σ of a force; run (frames,);
-    ended (runs,): why a run ended early, or ""; sigma (all explored frames,) eV/Å: those below `lower` are not in frames."""
+    ended (runs,): why a run ended early, or ""; sigma (all explored frames,) eV/Å: of those below `lower` only some are in
+    frames."""
 
     frames: list[ase.Atoms]
     deviation: np.ndarray
@@ -58,8 +63,7 @@ def explore(
     """
     structures = starting_structures(config, seed)
     rng = np.random.default_rng([seed, iteration])
-    offset = (iteration - 1) * config.runs
-    chosen = [(offset + r) % len(structures) for r in range(config.runs)]
+    chosen = taken(structures, (iteration - 1) * config.runs, config.runs)
     temperatures, pressures = (
         _in_turn(values, config.runs, rng) for values in (config.temperatures_K, config.pressures_GPa)
     )
@@ -105,6 +109,15 @@ def explore(
     return Explored(frames, np.array(deviation), np.array(run, dtype=int), ended, np.array(sigma))
 
 
+def taken(structures: Sequence[ase.Atoms], first: int, count: int) -> list[int]:
+    """Structures of runs number first, first + 1, …: kinds in turn, and of each kind its structures in turn."""
+    kinds: dict[str, list[int]] = {}
+    for k, atoms in enumerate(structures):
+        kinds.setdefault(atoms.info["config_type"], []).append(k)
+    every = list(kinds.values())
+    return [every[r % len(every)][r // len(every) % len(every[r % len(every)])] for r in range(first, first + count)]
+
+
 def duration_ps(config: ExploreConfig, iteration: int) -> float:
     """Of the runs of an iteration, the first is 1."""
     return min(config.duration_ps * config.growth ** (iteration - 1), max(config.max_duration_ps, config.duration_ps))
@@ -123,11 +136,13 @@ def _at_rest(atoms: ase.Atoms) -> ase.Atoms:
 
 
 def _visited(summary: MDSummary, lower: float) -> list[tuple[int, ase.Atoms, float]]:
-    """(number, frame, largest σ of a force) of the frames with a σ of at least `lower`, and of the one that stopped the run, if
-    it was the spread that did: σ = ∞."""
+    """(number, frame, largest σ of a force) of the frames with a σ of at least `lower`, of some below it, and of the one that
+    stopped the run, if it was the spread that did: σ = ∞."""
     assert summary.trajectory is not None
     spreads = [row.max_spread_eV_A for row in summary.rows]
-    wanted = [k for k, x in enumerate(spreads) if not x < lower]
+    below = [k for k, x in enumerate(spreads) if x < lower]
+    some = {below[k] for k in np.linspace(0, len(below) - 1, min(len(below), ACCURATE_A_RUN)).round().astype(int)}
+    wanted = [k for k, x in enumerate(spreads) if k in some or not x < lower]
     lines = summary.trajectory.read_text().splitlines(keepends=True)
     n = len(summary.atoms) + 2
     assert len(lines) == n * len(spreads)

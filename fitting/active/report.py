@@ -20,8 +20,10 @@ Report = dict[str, Any]
 
 
 def reports(directory: Path) -> list[Report]:
-    """Of the iterations that are finished, in order."""
-    return [json.loads(p.read_text()) for p in sorted(directory.glob("iteration-*/report.json"))]
+    """Of the iterations that are finished, in order; in the end that of the last fit, to all labels."""
+    paths = sorted(directory.glob("iteration-*/report.json"))
+    final = directory / f"iteration-{len(paths):03d}" / "final.json"
+    return [json.loads(p.read_text()) for p in (*paths, *([final] if final.exists() else []))]
 
 
 def rows(found: list[Report]) -> list[dict[str, str]]:
@@ -73,6 +75,7 @@ COLUMNS: dict[str, Callable[[Report], str]] = {
     "E test": _error("test", "energy"),
     "F test": _error("test", "forces"),
     "F valid.": _error("validation", "forces"),
+    "F train": _error("train", "forces"),
 }
 STYLE = (
     "<style>body{font:15px sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse}"

@@ -12,6 +12,7 @@ from adatom.fitting.active.explore import duration_ps
 from adatom.potential.model_file import write_atomically
 
 STOP_FILE = "stop"
+ASKED = "asked to stop"
 
 
 def finished(config: LearnConfig, directory: Path, n: int, done: dict[str, Any]) -> str:
@@ -19,7 +20,7 @@ def finished(config: LearnConfig, directory: Path, n: int, done: dict[str, Any])
     stop = config.stop
     if (directory / STOP_FILE).exists():
         (directory / STOP_FILE).unlink()
-        return "asked to stop"
+        return ASKED
     if n and duration_ps(config.explore, n) >= config.explore.max_duration_ps:
         explored = done["explored"]
         if not explored["ended_early"] and explored["accurate"] >= stop.accurate:

@@ -42,8 +42,9 @@ kind = "vacancies"
 atoms = 32
 
 [select]
-rule = "determinant"             # determinant, weighted, farthest, highest, random
+rule = "weighted"                # weighted, determinant, farthest, highest, random
 labels = 20                      # an iteration, at most
+quiet = 0.0                      # part of them taken from accurate frames
 # lower_eV_A = 0.1               # window of the force's σ; adaptive where not given
 # upper_eV_A = 0.5
 

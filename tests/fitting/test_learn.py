@@ -14,6 +14,7 @@ from ase.calculators.emt import EMT
 from adatom.fitting.active.choose import choose
 from adatom.fitting.active.config import dump_config as dump_learn_config
 from adatom.fitting.active.config import load_config
+from adatom.fitting.active.explore import taken
 from adatom.fitting.active.frames import divided, first_structures
 from adatom.fitting.active.ledger import Ledger, exclusive
 from adatom.fitting.active.report import coverage_table
@@ -102,6 +103,10 @@ def test_a_campaign_and_its_continuation(folder: Path, capsys: pytest.CaptureFix
     assert report["explored"]["selected"] == 7
     assert report["calibration"] is None, "three validation frames are too few"
     assert report["test"]["forces"] > 0
+    final = json.loads((out / "iteration-002" / "final.json").read_text())
+    assert (report["frames_train"], final["frames_train"] + 5) == (7, 17), "the last fit knows the last labels"
+    assert (out / "model.adatom").read_bytes() == (out / "iteration-002" / "fit" / "model.adatom").read_bytes()
+    assert "\n        2      17    0" in said
     with Ledger(out / "ledger.sqlite", settings=load_config(out / "config.toml").label.fingerprint) as ledger:
         old = {c.hash: c.finished for c in ledger.rows("done")}
     more = CONFIG.replace("iterations = 1", "iterations = 2\nhours = 1e6").replace("[fit]", '[fit]\nstart = "previous"')
@@ -115,7 +120,9 @@ def test_a_campaign_and_its_continuation(folder: Path, capsys: pytest.CaptureFix
     fits = [load_fit_config(out / f"iteration-00{n}" / "fit" / "config.toml") for n in (1, 2)]
     assert [f.training.epochs for f in fits] == [20, 6], "it goes on from the potential before"
     assert fits[1].training.learning_rate == 0.25 * fits[0].training.learning_rate
-    known = load(out / "model.adatom").committee.calibration  # type: ignore[union-attr]
+    ends = [(out / f"iteration-00{n}" / "final.json").exists() for n in (2, 3)]
+    assert ends == [False, True], "a last fit made with other settings is not gone on with"
+    known = load(out / "iteration-002" / "fit" / "model.adatom").committee.calibration  # type: ignore[union-attr]
     assert known is not None
     assert known.data.endswith("labels of earlier iterations before training on them")
     data = ase.io.read(out / "data.extxyz", ":")
@@ -145,6 +152,23 @@ def test_a_campaign_and_its_continuation(folder: Path, capsys: pytest.CaptureFix
     assert "another loop is at work here" in capsys.readouterr().err
     assert main(["learn", "retry", str(out)]) == 0
     assert "0 failed calculations are queued again" in capsys.readouterr().out
+
+
+def test_few_labels_are_fitted_long_enough(folder: Path) -> None:
+    """Epochs that are not given make enough steps of a few frames; those given stay."""
+    (folder / "e.toml").write_text(CONFIG.replace("epochs = 20", "epochs = 0\nbatch_atoms = 64"))
+    config = load_config(folder / "e.toml")
+    few, many = (config.fit_config(folder / "x", iteration=1, atoms=n).training.epochs for n in (100, 100_000))
+    assert (few, many) == (5000, 100)
+    assert config.fit_config(folder / "x", iteration=1, atoms=100).loss.energy_end == 20.0, "a tenth of that of adatom fit"
+    assert config.fit_config(folder / "x", iteration=1, atoms=100, goes_on=True).training.epochs == 1500
+    assert load_config(folder / "cu.toml").fit_config(folder / "x", iteration=1, atoms=100).training.epochs == 20
+
+
+def test_runs_take_every_kind_in_turn() -> None:
+    made = [ase.Atoms(info={"config_type": kind}) for kind in "aaabbc"]
+    assert taken(made, 0, 6) == [0, 3, 5, 1, 4, 5]
+    assert taken(made, 6, 3) == [2, 3, 5]
 
 
 def test_divided_by_content() -> None:
@@ -207,7 +231,7 @@ def test_a_fit_in_a_relative_folder_can_be_resumed(tmp_path: Path, monkeypatch: 
     """The config that a fit finds in its folder is the one it is called with."""
     (tmp_path / "learn.toml").write_text(template())
     monkeypatch.chdir(tmp_path)
-    wanted = load_config("learn.toml").fit_config(Path("si/train.extxyz"), iteration=1)
+    wanted = load_config("learn.toml").fit_config(Path("si/train.extxyz"), iteration=1, atoms=100)
     (tmp_path / "fit.toml").write_text(dump_config(wanted))
     assert load_fit_config(tmp_path / "fit.toml") == wanted
 
@@ -240,6 +264,20 @@ def test_beyond_the_window_where_it_is_empty() -> None:
     assert found.rejected == {"atoms too close": 1}
     assert found.beyond == 2
     assert found.fractions[:3] == pytest.approx((1 / 6, 2 / 6, 3 / 6))
+
+
+def test_a_share_of_quiet_frames() -> None:
+    """A quarter from the accurate ones, those unlike the others; none where there is nothing else, and few beside few."""
+    frames = [bulk("Cu", cubic=True) for _ in range(12)]
+    deviation = np.r_[np.full(6, 0.3), np.full(6, 0.01)]
+    features = np.r_[np.eye(6), np.tile(np.eye(6)[0], (5, 1)), np.eye(6)[5:]]
+    given = {"window": Window(0.1, 0.5), "rule": "random", "seed": 0, "quiet": 0.25}
+    found = choose(frames, deviation, features, np.eye(6)[:5], count=4, **given)  # type: ignore[arg-type]
+    assert (len(found.chosen), found.chosen[-1]) == (4, 11)
+    assert max(found.chosen[:-1]) < 6
+    assert choose(frames, 0.1 * deviation, features, np.eye(6), count=4, **given).chosen == []  # type: ignore[arg-type]
+    deviation[1:6] = 0.01
+    assert choose(frames, deviation, features, np.eye(6), count=4, **given).chosen == [0]  # type: ignore[arg-type]
 
 
 def test_the_report_shows_the_calibration(tmp_path: Path) -> None:
