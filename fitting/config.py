@@ -81,7 +81,7 @@ class LossConfig(_Section):
     """
 
     energy_start: Annotated[float, Field(ge=0.0)] = 20.0
-    energy_end: Annotated[float, Field(ge=0.0)] = 200.0
+    energy_end: Annotated[float, Field(ge=0.0)] = 60.0
     forces_start: Annotated[float, Field(ge=0.0)] = 1.0
     forces_end: Annotated[float, Field(ge=0.0)] = 1.0
     stress_start: Annotated[float, Field(ge=0.0)] = 100.0
@@ -99,7 +99,7 @@ class TrainingConfig(_Section):
     """[training]: how the parameters are found."""
 
     epochs: Annotated[int, Field(ge=0, description="0: as many as make about ten million visits to atoms")] = 0
-    batch_atoms: Annotated[int, Field(ge=1, description="atoms a batch, rounded to whole frames")] = 256
+    batch_atoms: Annotated[int, Field(ge=1, description="atoms a batch, rounded to whole frames")] = 64
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-3
     final_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-6
     schedule: Literal["cosine", "exponential", "constant"] = "cosine"

@@ -89,7 +89,7 @@ class FittingNetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (192, 192)
+    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (64, 64)
     activation: Activation = "silu"
 
 

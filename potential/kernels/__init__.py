@@ -1,4 +1,4 @@
-"""The default model compiled ahead by a C++ compiler, for inference and training on a CPU; pure JAX does the same where there is none."""
+"""The default model in C++, for inference and training on a CPU; pure JAX does the same where there is no compiler."""
 
 from adatom.potential.kernels.moments import KernelMoments, kernel
 
