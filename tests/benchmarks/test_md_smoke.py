@@ -61,3 +61,25 @@ def test_md_memory(root: Path, tmp_path: Path) -> None:
     assert "256 Cu atoms" in text
     assert "limit 8: kept" in text
     assert "µs CPU per atom and step" in text
+
+
+def test_md_validation_counts_what_it_cannot_judge(root: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    from physical_validation.data import EnsembleData, ObservableData, SimulationData, SystemData, UnitData
+
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    from validation.ensembles import ratio
+    from validation.rows import Row, verdict
+
+    def run(temperature: float, mean: float) -> SimulationData:
+        energy = np.random.default_rng(int(temperature)).normal(mean, 1.0, 50)
+        seen = ObservableData(kinetic_energy=0.0 * energy, potential_energy=energy, total_energy=energy)
+        return SimulationData(
+            units=UnitData.units("GROMACS"), dt=0.001, system=SystemData(natoms=1), observables=seen,
+            ensemble=EnsembleData("NVT", natoms=1, volume=1.0, temperature=temperature),
+        )  # fmt: skip
+
+    rows = [Row("check", "fine", 1.0, 0.0, 1.0, 1.0), Row("check", "far", 3.0, 0.0, 1.0, -3.0)]
+    ratio(rows, ("apart",), run(60.0, 0.0), run(66.0, 100.0))
+    assert rows[2].sigmas is None
+    assert "| apart | – | 0 | 1 | σ | too few samples |" in capsys.readouterr().out
+    assert verdict("some", rows) == "some: 3 rows, 1 NOT JUDGED, 1 beyond 2 σ, the worst -3.0 σ"

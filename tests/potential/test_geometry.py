@@ -27,6 +27,18 @@ def test_distances_are_lengths():
     assert_allclose(distances(jnp.asarray(x)), np.linalg.norm(x, axis=0), rtol=1e-15)
 
 
+def test_distances_have_the_derivatives_of_lengths():
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(3, 1, 1)))
+    one = x[:, 0, 0] / jnp.linalg.norm(x)
+
+    def length(x):
+        return distances(x).sum()
+
+    assert_allclose(jax.grad(length)(x)[:, 0, 0], one, rtol=1e-14)
+    second = jax.hessian(length)(x)[:, 0, 0, :, 0, 0]
+    assert_allclose(second, (np.eye(3) - np.outer(one, one)) / np.linalg.norm(x), rtol=0, atol=1e-14)
+
+
 def graph_of(name="triclinic"):
     s = awkward_structures((1, 8))[name]
     x = neighbourhood(s, (1, 8), 4.0)

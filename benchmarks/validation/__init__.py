@@ -1,0 +1,1 @@
+"""The parts of `md_validation.py`: each compares our molecular dynamics with one other authority."""
