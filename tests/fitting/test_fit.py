@@ -287,7 +287,7 @@ def test_no_energies(data: dict[str, str], tmp_path: Path, prepared: dict[str, A
         del atoms.calc.results["energy"]
     config = config_of(data, train=[write(tmp_path / "f.xyz", frames)])
     refused(
-        config, tmp_path / "out", ConfigError, "loss.energy has weight 200", "no training frame has a label of energy"
+        config, tmp_path / "out", ConfigError, "loss.energy has weight 60", "no training frame has a label of energy"
     )
 
 

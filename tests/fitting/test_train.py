@@ -317,8 +317,8 @@ def test_missing_labels(planted: Problem, tmp_path: Path, missing: tuple[str, ..
 # --- the real program, killed ----------------------------------------------------------------------------------------
 
 ARGUMENTS = [
-    "training.epochs=200", "training.batch_atoms=16", "training.max_buckets=1", "training.warmup_steps=5",
-    "training.evaluate_every=20", "model.descriptor.type=symmetry_functions", "model.descriptor.cutoff=3.6",
+    "training.epochs=800", "training.batch_atoms=16", "training.max_buckets=1", "training.warmup_steps=5",
+    "training.evaluate_every=80", "model.descriptor.type=symmetry_functions", "model.descriptor.cutoff=3.6",
     "model.descriptor.n_radial=3", "model.descriptor.n_angular=1", "model.descriptor.zetas=[1]", "model.fitting_net.widths=[4]",
     "data.audit=off",
 ]  # fmt: skip

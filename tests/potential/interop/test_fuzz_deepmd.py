@@ -156,7 +156,7 @@ def test_numbers_that_would_fill_the_memory(tmp_path):
     with h5py.File(path, "a") as f:
         del f["variable_0003"]
         f.create_dataset("variable_0003", shape=(10**6, 10**6), dtype="f8")
-    assert "says it has (1000000, 1000000) numbers, more than fit" in refused(path)
+    assert "says it has (1000000, 1000000) numbers: more than fit" in refused(path)
     lines = ["a0: &a0 [1, 1]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
     path = tmp_path / "model.yaml"
     path.write_text("\n".join([*lines, "model: {'@class': x, '@variables': {x: *a59}}"]))
