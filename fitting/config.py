@@ -118,7 +118,7 @@ class TrainingConfig(_Section):
 
 
 VISITS = 10_000_000
-"""Atoms seen in a default training, all epochs together: three to four minutes of one core for the default model, by the kernel."""
+"""Atoms seen in a default training, all epochs together: three to four minutes of one core for the default model."""
 
 
 def epochs_of(training: TrainingConfig, atoms: int) -> int:
