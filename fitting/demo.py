@@ -35,7 +35,9 @@ def demo(out: Path, *, say: Callable[[str], None] = print, epochs: int = EPOCHS,
     frames, _ = read_frames([train])
     say(audit(frames).text())
     say("\n2/4 fit")
-    config = load_config(None, [], {"data.train": [str(train)], "data.test": [str(test)], "training.epochs": epochs})
+    given = {"data.train": [str(train)], "data.test": [str(test)], "training.epochs": epochs}
+    given["data.validation_fraction"] = 0.06  # eight frames: as many as a calibration takes
+    config = load_config(None, [], given)
     result = fit(config, out / "fit", say=say)
     model = out / "fit" / "model.adatom"
     say("\n3/4 errors on frames it has never seen (the same as: adatom test MODEL DATA)")
