@@ -16,6 +16,14 @@ def interrupt():
     time.sleep(0.5)
 
 
+@pytest.fixture(autouse=True)
+def _heard():
+    """Programs that a shell starts in the background ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_it_comes_after_the_block():
     done = []
     with pytest.raises(KeyboardInterrupt), undisturbed():  # noqa: PT012

@@ -351,6 +351,7 @@ class Program:
         return subprocess.Popen(
             [sys.executable, "-m", "adatom.fitting.cli", "fit", *arguments], cwd=self.folder, env=self.environment,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background process would ignore it
         )  # fmt: skip
 
     def stop_after(self, process: subprocess.Popen[str], checkpoints: int, how: signal.Signals) -> tuple[str, str, int]:
