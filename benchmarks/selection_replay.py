@@ -121,8 +121,9 @@ class Pool:
         from adatom.fitting.batches import make_buckets, neighbourhoods
         from adatom.fitting.config import LossConfig, TrainingConfig
         from adatom.fitting.e0 import least_squares_e0
+        from adatom.fitting.problem import Problem
         from adatom.fitting.statistics import make_statistics
-        from adatom.fitting.train import Problem, make_step
+        from adatom.fitting.step import make_step
         from adatom.potential.model import Model, ModelConfig
 
         self.seed = seed
@@ -180,7 +181,7 @@ class Pool:
         """RMSE of force components in meV/Å: of all test frames, and by kind."""
         import jax
 
-        from adatom.fitting.train import evaluate, rmse
+        from adatom.fitting.training_errors import evaluate, rmse
 
         with jax.enable_x64(True):
             problem = dataclasses.replace(self.problem, train=[self.row[:LABELS]])
@@ -193,7 +194,7 @@ def _trained(problem: Any, step: Any, steps: int, start: Any, rows: np.ndarray) 
     """The averaged network after `steps` steps of `step`, made of the problem, over frames `rows`."""
     import jax
 
-    from adatom.fitting.train import TrainState, make_optimiser
+    from adatom.fitting.step import TrainState, make_optimiser
 
     problem, done = dataclasses.replace(problem, train=[rows]), 0
     begin = make_optimiser(problem.training, steps).init

@@ -22,11 +22,12 @@ from adatom.fitting.dataset import DataError, Frame, LabelKeys, read_frames
 from adatom.fitting.e0 import elements_of, isolated_e0, least_squares_e0
 from adatom.fitting.members import can_have_committee, make_committee
 from adatom.fitting.metrics import Comparison, compare, require_finite
+from adatom.fitting.problem import Problem
 from adatom.fitting.progress import progress
 from adatom.fitting.splits import split
 from adatom.fitting.start import load_start, new_model, starting_statistics, trainable, usable
 from adatom.fitting.statistics import describe, make_statistics, shortest_distances
-from adatom.fitting.train import Problem, train
+from adatom.fitting.train import train
 from adatom.fitting.uncertainty import about, judge
 from adatom.potential.committee import merge
 from adatom.potential.evaluator import Evaluator

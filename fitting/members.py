@@ -25,7 +25,8 @@ from jax.flatten_util import ravel_pytree
 
 from adatom.fitting.batches import Bucket, assemble
 from adatom.fitting.config import LossConfig, UncertaintyConfig
-from adatom.fitting.train import Problem, train
+from adatom.fitting.problem import Problem
+from adatom.fitting.train import train
 from adatom.potential.committee import Committee, merge
 from adatom.potential.compilation import jit
 from adatom.potential.model import FittedModel, Params, Statistics

@@ -22,7 +22,7 @@ from adatom.potential.compilation import jit
 from adatom.potential.cutoffs import smooth_step_down
 from adatom.potential.descriptors.deep_potential import DeepPotentialConfig, contract
 from adatom.potential.families import family_of
-from adatom.potential.model import EnergyModel, Model, Params, repulsion_radius
+from adatom.potential.model import EnergyModel, Faster, Model, Params, repulsion_radius
 from adatom.potential.networks import Perceptron
 
 Array = jax.Array
@@ -32,7 +32,7 @@ MARGIN = 0.85
 
 
 @dataclass(frozen=True)
-class CompressedModel:
+class CompressedModel(Faster):
     """An EnergyModel equal to `model` within `error` (largest error of any G_m, relative to the largest |G|).
 
     Params are those of the model plus {"series": {net: (degree + 1, M)}}. `shortest` Å: closer pairs are outside the series.
@@ -43,14 +43,6 @@ class CompressedModel:
     s_max: float
     shortest: float
     error: float
-
-    @property
-    def elements(self) -> tuple[int, ...]:
-        return self.model.elements
-
-    @property
-    def cutoff(self) -> float:
-        return self.model.cutoff
 
     def atomic_energies(self, params: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         """As `Model.atomic_energies`."""

@@ -62,6 +62,34 @@ class EnergyModel(Protocol):
         """Energies without E0 from vectors (3, n, k): (n,) eV. Rows are grouped by species as `atoms`, columns as `slots`."""
 
 
+class ByConfig:
+    """An EnergyModel whose config knows its elements and its cutoff."""
+
+    config: Any
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        return tuple(self.config.elements)
+
+    @property
+    def cutoff(self) -> float:
+        return float(self.config.cutoff)
+
+
+class Faster:
+    """An EnergyModel that stands for another, `model`."""
+
+    model: Any
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        return tuple(self.model.elements)
+
+    @property
+    def cutoff(self) -> float:
+        return float(self.model.cutoff)
+
+
 class FittedModel(EnergyModel, Protocol):
     """An EnergyModel with parameters, as model files hold it (`adatom.potential.families`).
 
@@ -104,6 +132,10 @@ class ModelConfig(BaseModel):
     repulsion: bool = True
     isolated_limit: Annotated[bool, Field(description="an atom without neighbours has exactly E0")] = True
 
+    @property
+    def cutoff(self) -> float:
+        return self.descriptor.cutoff
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -123,18 +155,10 @@ class Statistics:
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(ByConfig):
     """A descriptor and one fitting net per element. Params: {"network": trained, "statistics": Statistics}."""
 
     config: ModelConfig
-
-    @property
-    def elements(self) -> tuple[int, ...]:
-        return self.config.elements
-
-    @property
-    def cutoff(self) -> float:
-        return self.config.descriptor.cutoff
 
     @property
     def _descriptor(self) -> SymmetryFunctions | DeepPotential | Moments:

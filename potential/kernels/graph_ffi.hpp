@@ -60,12 +60,6 @@ template <class T, class Shift> struct Graph {
   int64_t atoms, slots, elements;
   ffi::Span<const int64_t> room;  // slots of every element
 
-  Graph(const double* positions, const double* cell, const int32_t* structure, const bool* atom_mask,
-        ffi::Buffer<ffi::S32> neighbours, const Shift* shifts, const bool* mask, ffi::Span<const int64_t> room, T)
-      : positions(positions), cell(cell), structure(structure), neighbours(neighbours.typed_data()), shifts(shifts),
-        atom_mask(atom_mask), mask(mask), atoms(neighbours.dimensions()[0]), slots(neighbours.dimensions()[1]),
-        elements(int64_t(room.size())), room(room) {}
-
   // Neighbours of atom i within the cutoff into the block; the closest of each element to `nearest` (elements).
   void collect(int64_t i, double cutoff, Block<T>& block, T* nearest) const {
     const double *own = positions + 3 * i, *h = cell + 9 * structure[i];
@@ -103,12 +97,41 @@ template <class T, class Shift> struct Graph {
   }
 };
 
-// work(pointer to shifts) for the type they have.
-template <class Work> ffi::Error with_shifts(ffi::AnyBuffer shifts, const Work& work) {
-  if (shifts.element_type() == ffi::S8) work(static_cast<const int8_t*>(shifts.untyped_data()));
-  else if (shifts.element_type() == ffi::S32) work(static_cast<const int32_t*>(shifts.untyped_data()));
-  else return ffi::Error::InvalidArgument("moments: shifts must be int8 or int32");
-  return ffi::Error::Success();
+// What every call begins with: threads, sizes of the model, atoms and slots of every element, parameters, and the graph.
+template <ffi::DataType D> auto begin_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .template Attr<ffi::Span<const int64_t>>("sizes")
+      .template Attr<ffi::Span<const int64_t>>("atoms")
+      .template Attr<ffi::Span<const int64_t>>("slots")
+      .template Arg<ffi::Buffer<D>>()
+      .template Arg<ffi::Buffer<ffi::F64>>()
+      .template Arg<ffi::Buffer<ffi::F64>>()
+      .template Arg<ffi::Buffer<ffi::S32>>()
+      .template Arg<ffi::Buffer<ffi::PRED>>()
+      .template Arg<ffi::Buffer<ffi::S32>>()
+      .template Arg<ffi::AnyBuffer>()
+      .template Arg<ffi::Buffer<ffi::PRED>>();
+}
+
+// work(model, graph) with shifts of the type they have.
+template <class T, class Numbers, class Work>
+ffi::Error with_graph(ffi::Span<const int64_t> sizes, ffi::Span<const int64_t> slots, const Numbers& numbers,
+                      ffi::Buffer<ffi::F64> positions, ffi::Buffer<ffi::F64> cell, ffi::Buffer<ffi::S32> structure,
+                      ffi::Buffer<ffi::PRED> atom_mask, ffi::Buffer<ffi::S32> neighbours, ffi::AnyBuffer shifts,
+                      ffi::Buffer<ffi::PRED> mask, const Work& work) {
+  const Model<T> model(sizes_of(sizes), numbers.typed_data());
+  if (model.length != numbers.element_count()) return ffi::Error::InvalidArgument("moments: parameters of another size");
+  const auto run = [&](auto shift) {
+    using Shift = decltype(shift);
+    work(model, Graph<T, Shift>{positions.typed_data(), cell.typed_data(), structure.typed_data(), neighbours.typed_data(),
+                                static_cast<const Shift*>(shifts.untyped_data()), atom_mask.typed_data(), mask.typed_data(),
+                                neighbours.dimensions()[0], neighbours.dimensions()[1], int64_t(slots.size()), slots});
+    return ffi::Error::Success();
+  };
+  if (shifts.element_type() == ffi::S8) return run(int8_t{});
+  if (shifts.element_type() == ffi::S32) return run(int32_t{});
+  return ffi::Error::InvalidArgument("moments: shifts must be int8 or int32");
 }
 
 }  // namespace adatom

@@ -17,7 +17,7 @@ import numpy as np
 from adatom.potential.descriptors import MomentsConfig
 from adatom.potential.graph import Graph
 from adatom.potential.kernels.build import compiled
-from adatom.potential.model import EnergyModel, Model, Params, repulsion_radius
+from adatom.potential.model import EnergyModel, Faster, Model, Params, repulsion_radius
 from adatom.potential.units import COULOMB
 
 Array = jax.Array
@@ -39,18 +39,10 @@ class Rows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class KernelMoments:
+class KernelMoments(Faster):
     """An EnergyModel equal to `model` to rounding. Params are those of the model plus {"kernel": flat array (numbers,)}."""
 
     model: Model
-
-    @property
-    def elements(self) -> tuple[int, ...]:
-        return self.model.elements
-
-    @property
-    def cutoff(self) -> float:
-        return self.model.cutoff
 
     def atomic_energies(self, params: Params, vectors: Array, slots: Any, atoms: Any) -> Array:
         """As `Model.atomic_energies`, by JAX."""

@@ -12,8 +12,8 @@ using namespace adatom;
 
 constexpr int kGather = 256;  // atoms whose forces are summed at a time
 
-template <class T, class Shift> struct Evaluation {
-  Graph<T, Shift> graph;
+template <class T, class AnyGraph> struct Evaluation {
+  const AnyGraph& graph;
   const int32_t* reverse;
   T *energy, *forces, *virial, *nearest, *gradient;
 
@@ -55,48 +55,32 @@ template <class T, class Shift> struct Evaluation {
 };
 
 template <ffi::DataType D, class T>
-ffi::Error call(ffi::ThreadPool pool, ffi::Buffer<D> numbers, ffi::Buffer<ffi::F64> positions, ffi::Buffer<ffi::F64> cell,
-                ffi::Buffer<ffi::S32> structure, ffi::Buffer<ffi::PRED> atom_mask, ffi::Buffer<ffi::S32> neighbours,
-                ffi::AnyBuffer shifts, ffi::Buffer<ffi::PRED> mask, ffi::Buffer<ffi::S32> reverse,
-                ffi::ResultBuffer<D> energy, ffi::ResultBuffer<D> forces, ffi::ResultBuffer<D> virial,
-                ffi::ResultBuffer<D> nearest, ffi::ResultBuffer<D> gradient, ffi::Span<const int64_t> sizes,
-                ffi::Span<const int64_t> atoms, ffi::Span<const int64_t> slots) {
-  const Model<T> model(sizes_of(sizes), numbers.typed_data());
-  if (model.length != numbers.element_count()) return ffi::Error::InvalidArgument("moments: parameters of another size");
-  return with_shifts(shifts, [&](auto shift) {
-    const Graph graph(positions.typed_data(), cell.typed_data(), structure.typed_data(), atom_mask.typed_data(), neighbours, shift,
-                      mask.typed_data(), slots, T());
-    const Evaluation<T, std::remove_const_t<std::remove_pointer_t<decltype(shift)>>> e{
-        graph, reverse.typed_data(), energy->typed_data(), forces->typed_data(), virial->typed_data(), nearest->typed_data(),
-        gradient->typed_data()};
+ffi::Error call(ffi::ThreadPool pool, ffi::Span<const int64_t> sizes, ffi::Span<const int64_t> atoms,
+                ffi::Span<const int64_t> slots, ffi::Buffer<D> numbers, ffi::Buffer<ffi::F64> positions,
+                ffi::Buffer<ffi::F64> cell, ffi::Buffer<ffi::S32> structure, ffi::Buffer<ffi::PRED> atom_mask,
+                ffi::Buffer<ffi::S32> neighbours, ffi::AnyBuffer shifts, ffi::Buffer<ffi::PRED> mask,
+                ffi::Buffer<ffi::S32> reverse, ffi::ResultBuffer<D> energy, ffi::ResultBuffer<D> forces,
+                ffi::ResultBuffer<D> virial, ffi::ResultBuffer<D> nearest, ffi::ResultBuffer<D> gradient) {
+  const auto work = [&](const Model<T>& model, const auto& graph) {
+    const Evaluation<T, std::decay_t<decltype(graph)>> e{graph, reverse.typed_data(), energy->typed_data(), forces->typed_data(),
+                                                         virial->typed_data(), nearest->typed_data(), gradient->typed_data()};
     const auto parts = parts_of(atoms);
     share(pool, int(parts.size()), [&](int p) { e.evaluate(model, parts[p]); });
     share(pool, int((graph.atoms + kGather - 1) / kGather), [&](int p) {
       e.gather(int64_t(p) * kGather, std::min<int64_t>(graph.atoms, int64_t(p + 1) * kGather));
     });
-  });
+  };
+  return with_graph<T>(sizes, slots, numbers, positions, cell, structure, atom_mask, neighbours, shifts, mask, work);
 }
 
 template <ffi::DataType D> auto binding() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .template Arg<ffi::Buffer<D>>()
-      .template Arg<ffi::Buffer<ffi::F64>>()
-      .template Arg<ffi::Buffer<ffi::F64>>()
-      .template Arg<ffi::Buffer<ffi::S32>>()
-      .template Arg<ffi::Buffer<ffi::PRED>>()
-      .template Arg<ffi::Buffer<ffi::S32>>()
-      .template Arg<ffi::AnyBuffer>()
-      .template Arg<ffi::Buffer<ffi::PRED>>()
+  return begin_binding<D>()
       .template Arg<ffi::Buffer<ffi::S32>>()
       .template Ret<ffi::Buffer<D>>()
       .template Ret<ffi::Buffer<D>>()
       .template Ret<ffi::Buffer<D>>()
       .template Ret<ffi::Buffer<D>>()
-      .template Ret<ffi::Buffer<D>>()
-      .template Attr<ffi::Span<const int64_t>>("sizes")
-      .template Attr<ffi::Span<const int64_t>>("atoms")
-      .template Attr<ffi::Span<const int64_t>>("slots");
+      .template Ret<ffi::Buffer<D>>();
 }
 
 }  // namespace

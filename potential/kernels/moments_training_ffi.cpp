@@ -10,8 +10,8 @@ namespace {
 
 using namespace adatom;
 
-template <class T, class Shift> struct Learning {
-  Graph<T, Shift> graph;
+template <class T, class AnyGraph> struct Learning {
+  const AnyGraph& graph;
   const T *energy_bar, *forces_bar, *virial_bar;
 
   void learn(const Model<T>& model, const Part& part, T* out) const {
@@ -46,18 +46,14 @@ template <class T, class Shift> struct Learning {
 };
 
 template <ffi::DataType D, class T>
-ffi::Error call(ffi::ThreadPool pool, ffi::Buffer<D> numbers, ffi::Buffer<ffi::F64> positions, ffi::Buffer<ffi::F64> cell,
-                ffi::Buffer<ffi::S32> structure, ffi::Buffer<ffi::PRED> atom_mask, ffi::Buffer<ffi::S32> neighbours,
-                ffi::AnyBuffer shifts, ffi::Buffer<ffi::PRED> mask, ffi::Buffer<D> energy_bar, ffi::Buffer<D> forces_bar,
-                ffi::Buffer<D> virial_bar, ffi::ResultBuffer<D> out, ffi::Span<const int64_t> sizes,
-                ffi::Span<const int64_t> atoms, ffi::Span<const int64_t> slots) {
-  const Model<T> model(sizes_of(sizes), numbers.typed_data());
-  if (model.length != numbers.element_count()) return ffi::Error::InvalidArgument("moments: parameters of another size");
-  return with_shifts(shifts, [&](auto shift) {
-    const Graph graph(positions.typed_data(), cell.typed_data(), structure.typed_data(), atom_mask.typed_data(), neighbours, shift,
-                      mask.typed_data(), slots, T());
-    const Learning<T, std::remove_const_t<std::remove_pointer_t<decltype(shift)>>> learning{
-        graph, energy_bar.typed_data(), forces_bar.typed_data(), virial_bar.typed_data()};
+ffi::Error call(ffi::ThreadPool pool, ffi::Span<const int64_t> sizes, ffi::Span<const int64_t> atoms,
+                ffi::Span<const int64_t> slots, ffi::Buffer<D> numbers, ffi::Buffer<ffi::F64> positions,
+                ffi::Buffer<ffi::F64> cell, ffi::Buffer<ffi::S32> structure, ffi::Buffer<ffi::PRED> atom_mask,
+                ffi::Buffer<ffi::S32> neighbours, ffi::AnyBuffer shifts, ffi::Buffer<ffi::PRED> mask, ffi::Buffer<D> energy_bar,
+                ffi::Buffer<D> forces_bar, ffi::Buffer<D> virial_bar, ffi::ResultBuffer<D> out) {
+  const auto work = [&](const Model<T>& model, const auto& graph) {
+    const Learning<T, std::decay_t<decltype(graph)>> learning{graph, energy_bar.typed_data(), forces_bar.typed_data(),
+                                                              virial_bar.typed_data()};
     const auto parts = parts_of(atoms);
     const int portions = std::max(1, std::min<int>(int(pool.num_threads()), int(parts.size())));
     std::vector<std::vector<T>> sums(portions - 1, std::vector<T>(model.length, T(0)));
@@ -69,27 +65,16 @@ ffi::Error call(ffi::ThreadPool pool, ffi::Buffer<D> numbers, ffi::Buffer<ffi::F
     });
     for (const auto& s : sums)
       for (size_t i = 0; i < model.length; ++i) total[i] += s[i];
-  });
+  };
+  return with_graph<T>(sizes, slots, numbers, positions, cell, structure, atom_mask, neighbours, shifts, mask, work);
 }
 
 template <ffi::DataType D> auto binding() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .template Arg<ffi::Buffer<D>>()
-      .template Arg<ffi::Buffer<ffi::F64>>()
-      .template Arg<ffi::Buffer<ffi::F64>>()
-      .template Arg<ffi::Buffer<ffi::S32>>()
-      .template Arg<ffi::Buffer<ffi::PRED>>()
-      .template Arg<ffi::Buffer<ffi::S32>>()
-      .template Arg<ffi::AnyBuffer>()
-      .template Arg<ffi::Buffer<ffi::PRED>>()
+  return begin_binding<D>()
       .template Arg<ffi::Buffer<D>>()
       .template Arg<ffi::Buffer<D>>()
       .template Arg<ffi::Buffer<D>>()
-      .template Ret<ffi::Buffer<D>>()
-      .template Attr<ffi::Span<const int64_t>>("sizes")
-      .template Attr<ffi::Span<const int64_t>>("atoms")
-      .template Attr<ffi::Span<const int64_t>>("slots");
+      .template Ret<ffi::Buffer<D>>();
 }
 
 }  // namespace

@@ -16,9 +16,11 @@ from helpers import FAST, awkward_structures, evaluate_all, make_model, make_par
 from adatom.fitting.batches import Bucket, Targets, _cuts, assemble, make_buckets, neighbourhoods
 from adatom.fitting.config import LossConfig, TrainingConfig
 from adatom.fitting.dataset import Frame, Labels
+from adatom.fitting.problem import Problem
 from adatom.fitting.sizes import eighths, few
 from adatom.fitting.statistics import make_statistics
-from adatom.fitting.train import Problem, TrainState, _evaluate, _step, evaluate, make_optimiser, make_step
+from adatom.fitting.step import TrainState, _step, make_optimiser, make_step
+from adatom.fitting.training_errors import _evaluate, evaluate
 from adatom.potential.graph import Graph
 from adatom.potential.model import Model
 from adatom.potential.predict import Prediction, predict

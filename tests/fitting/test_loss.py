@@ -13,7 +13,8 @@ import pytest
 from adatom.fitting.batches import Targets
 from adatom.fitting.config import LossConfig, TrainingConfig
 from adatom.fitting.loss import Prefactors, loss
-from adatom.fitting.train import Sums, decay, error_sums, make_optimiser, prefactors, rmse, score
+from adatom.fitting.step import decay, make_optimiser, prefactors
+from adatom.fitting.training_errors import Sums, error_sums, rmse, score
 from adatom.potential.graph import Graph
 from adatom.potential.predict import Prediction
 from adatom.potential.units import GPA

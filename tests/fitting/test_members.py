@@ -17,8 +17,9 @@ from adatom.fitting.calibration import LEAST, Errors, calibrated, coverage, erro
 from adatom.fitting.config import LossConfig, TrainingConfig, UncertaintyConfig
 from adatom.fitting.dataset import Frame, Labels
 from adatom.fitting.members import laplace, make_committee
+from adatom.fitting.problem import Problem
 from adatom.fitting.statistics import make_statistics
-from adatom.fitting.train import Interrupted, Problem, train
+from adatom.fitting.train import Interrupted, train
 from adatom.potential.potential import Potential, flatten
 from adatom.potential.structure import from_atoms
 

@@ -26,19 +26,11 @@ from jax.experimental.compilation_cache import compilation_cache
 from adatom.fitting.batches import make_buckets, neighbourhoods
 from adatom.fitting.config import LossConfig, TrainingConfig
 from adatom.fitting.dataset import Frame, Labels
+from adatom.fitting.problem import Problem
 from adatom.fitting.statistics import make_statistics
-from adatom.fitting.train import (
-    Diverged,
-    Interrupted,
-    Problem,
-    TrainState,
-    evaluate,
-    make_optimiser,
-    make_step,
-    rmse,
-    score,
-    train,
-)
+from adatom.fitting.step import TrainState, make_optimiser, make_step
+from adatom.fitting.train import Diverged, Interrupted, train
+from adatom.fitting.training_errors import evaluate, rmse, score
 from adatom.potential.checkpoint import CheckpointError
 from adatom.potential.model import Params
 from adatom.potential.model_file import load
@@ -337,6 +329,14 @@ def copper(path: Path, n: int = 18) -> Path:
     return path
 
 
+HEARD = """
+import signal, sys
+from adatom.fitting.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
+sys.exit(main())
+"""
+
+
 class Program:
     """`adatom fit` in a process of its own, in a folder of its own."""
 
@@ -349,9 +349,8 @@ class Program:
 
     def __call__(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "adatom.fitting.cli", "fit", *arguments], cwd=self.folder, env=self.environment,
+            [sys.executable, "-c", HEARD, "fit", *arguments], cwd=self.folder, env=self.environment,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background process would ignore it
         )  # fmt: skip
 
     def stop_after(self, process: subprocess.Popen[str], checkpoints: int, how: signal.Signals) -> tuple[str, str, int]:

@@ -22,13 +22,13 @@ from adatom.potential.interop.deepmd.config import DeepmdConfig, SeA, SeR, Stand
 from adatom.potential.interop.deepmd.descriptors import SectionSum
 from adatom.potential.interop.deepmd.model import DeepmdModel, embedding_names
 from adatom.potential.interop.deepmd.nets import perceptron
-from adatom.potential.model import UNSEEN, Params
+from adatom.potential.model import UNSEEN, Faster, Params
 
 Array = jax.Array
 
 
 @dataclass(frozen=True)
-class CompressedDeepmd:
+class CompressedDeepmd(Faster):
     """An EnergyModel equal to `model`; params have "series": {term_a: {part_b: {net: {"c", "low", "high"}}}} besides.
 
     `shortest` Å: closer pairs are outside the series. `error`: the largest of any G_m, relative to the largest |G|.
@@ -38,14 +38,6 @@ class CompressedDeepmd:
     degree: int
     shortest: float
     error: float
-
-    @property
-    def elements(self) -> tuple[int, ...]:
-        return self.model.elements
-
-    @property
-    def cutoff(self) -> float:
-        return self.model.cutoff
 
     def atomic_energies(self, params: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         """As `DeepmdModel.atomic_energies`."""

@@ -22,25 +22,17 @@ from adatom.potential.interop.deepmd.config import DeepmdConfig, Descriptor, Env
 from adatom.potential.interop.deepmd.descriptors import SectionSum, Surroundings, embedding, se_a, se_r, se_t, surroundings
 from adatom.potential.interop.deepmd.nets import affine, perceptron, shapes
 from adatom.potential.interop.deepmd.table import table_energies, table_share
-from adatom.potential.model import FittedModel
+from adatom.potential.model import ByConfig, FittedModel
 
 Array = jax.Array
 Params = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class DeepmdModel:
+class DeepmdModel(ByConfig):
     """Equal to DeePMD-kit where no atom has more neighbours than `sel`: it drops the farthest, we do not."""
 
     config: DeepmdConfig
-
-    @property
-    def elements(self) -> tuple[int, ...]:
-        return self.config.elements
-
-    @property
-    def cutoff(self) -> float:
-        return self.config.cutoff
 
     def init(self, key: Array) -> Params:
         """At random, float32; `constants` are those of a model without statistics and tables."""

@@ -26,6 +26,7 @@ from adatom.potential.interop.n2p2.config import RADIAL, WEIGHTED, Gaussian, N2p
 from adatom.potential.interop.n2p2.moments import by_moments, wide_sums
 from adatom.potential.interop.n2p2.radial import radial_part
 from adatom.potential.interop.n2p2.triplets import shell, triplet_sums
+from adatom.potential.model import ByConfig, Faster
 
 Array = jax.Array
 ACTIVATIONS = {
@@ -43,7 +44,7 @@ ACTIVATIONS = {
 
 
 @dataclass(frozen=True)
-class N2p2Model:
+class N2p2Model(ByConfig):
     """An EnergyModel. Params: {"network": {"constants", element: {layer: kernel, bias}}, "statistics"}.
 
     compiled: angular functions in C++ where it has them, equal to rounding, with no second derivatives: `quick` makes it so.
@@ -51,14 +52,6 @@ class N2p2Model:
 
     config: N2p2Config
     compiled: bool = False
-
-    @property
-    def elements(self) -> tuple[int, ...]:
-        return self.config.elements
-
-    @property
-    def cutoff(self) -> float:
-        return self.config.cutoff
 
     def init(self, key: Array) -> dict[str, Any]:
         """Fresh networks, float32, weights N(0, 1/inputs); functions not scaled, energies in eV."""
@@ -153,19 +146,11 @@ class N2p2Model:
 
 
 @dataclass(frozen=True)
-class QuickN2p2:
+class QuickN2p2(Faster):
     """An EnergyModel equal to an N2p2Model to rounding, for inference on a CPU: its triplets are summed in C++."""
 
     model: N2p2Model
     shortest: float = 0.0
-
-    @property
-    def elements(self) -> tuple[int, ...]:
-        return self.model.elements
-
-    @property
-    def cutoff(self) -> float:
-        return self.model.cutoff
 
     def atomic_energies(self, params: dict[str, Any], vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         """As `N2p2Model.atomic_energies`."""

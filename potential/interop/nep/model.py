@@ -23,24 +23,16 @@ from adatom.potential.geometry import distances
 from adatom.potential.interop.nep.config import Kind, NepConfig
 from adatom.potential.interop.nep.functions import chebyshev, folded, zbl
 from adatom.potential.interop.nep.harmonics import harmonics, norms, triple
-from adatom.potential.model import Params
+from adatom.potential.model import ByConfig, Params
 
 Array = jax.Array
 
 
 @dataclass(frozen=True)
-class NepModel:
+class NepModel(ByConfig):
     """A NEP3, NEP4 or NEP5 model of energies. Params: {"network": see above, "statistics": Statistics}."""
 
     config: NepConfig
-
-    @property
-    def elements(self) -> tuple[int, ...]:
-        return self.config.elements
-
-    @property
-    def cutoff(self) -> float:
-        return self.config.cutoff
 
     def init(self, key: Array) -> Params:
         """At random, float32; without a flexible ZBL until its table is filled."""
