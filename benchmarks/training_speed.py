@@ -1,6 +1,6 @@
 """Time of a training step: the compiled kernel beside pure JAX, and how soon a fit to silicon is how good.
 
-    python benchmarks/training_speed.py DATA/mlearn_Si [--cores 1] [--minutes 1]
+    python benchmarks/training_speed.py DATA/mlearn_Si [--cores 1] [--minutes 0.5]
 
 Both paths train the default configuration for a few epochs on the same frames in turn; wall seconds come from log.jsonl. Then a
 whole fit of as many epochs as take about --minutes is judged on the test file. Writes `results/training_speed_<cores>.json`.
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--cores", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--minutes", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=2)
     a = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: a.cores])
