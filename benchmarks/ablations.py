@@ -21,19 +21,33 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 from calculator_speed import commit, cpu_name  # noqa: E402
 
-BEFORE = ("model.fitting_net.widths=[192,192]", "training.batch_atoms=256", "loss.energy_end=200")
+D = "model.descriptor"
+FEW = f"{D}.contractions=[[1,1,2],[2,2,2]]"
+MANY = f"{D}.contractions=[[1,1,2],[2,2,2],[1,2,3],[2,2,4],[2,3,3],[1,3,4],[2,4,4],[3,3,4],[4,4,4]]"
+BEFORE = (
+    "training.optimiser=adam",
+    "model.fitting_net.widths=[64,64]",
+    "training.batch_atoms=64",
+    f"{D}.n_radial=10",
+    f"{D}.inner=0.6",
+    FEW,
+)
 VARIANTS: dict[str, tuple[str, ...]] = {
     "the default": (),
-    "as it was: 192-192, 256 atoms a batch, energy 200": BEFORE,
-    "192-192": BEFORE[:1],
-    "256 atoms a batch": BEFORE[1:2],
-    "energy 200": BEFORE[2:],
-    "energy 20": ("loss.energy_end=20",),
+    "as it was until 2026-11-26": BEFORE,
+    "Adam": BEFORE[:1],
+    "64-64": BEFORE[1:2],
+    "64 atoms a batch": BEFORE[2:3],
+    "10 Gaussians": BEFORE[3:4],
+    "6 Gaussians": (f"{D}.n_radial=6",),
+    "first Gaussian at 0.6 Å": BEFORE[4:5],
+    "2 contractions": (FEW,),
+    "9 contractions": (MANY,),
+    "16 channels": (f"{D}.n_channels=16",),
+    "tensors to degree 3": (f"{D}.order=3",),
+    "energy weight 20 at the end": ("loss.energy_end=20",),
     "learning rate 8e-3": ("training.learning_rate=8e-3",),
-    "weight decay 0.1": ("training.weight_decay=0.1",),
-    "14 Gaussians": ("model.descriptor.n_radial=14",),
-    "40 channels": ("model.descriptor.n_channels=40",),
-    "order 3": ("model.descriptor.order=3",),
+    "weight decay 0.05": ("training.weight_decay=0.05",),
 }
 
 

@@ -70,7 +70,7 @@ cutoff = 4.5
 n_radial = 6
 n_channels = 8
 order = 2
-four_body = false
+contractions = []
 [fit.model.fitting_net]
 widths = [32, 32]
 [fit.training]

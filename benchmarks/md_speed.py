@@ -42,7 +42,7 @@ SKIN = 0.5
 POTENTIALS: dict[str, dict[str, Any] | None] = {
     "Lennard-Jones 6 Å": None,
     "small moments 4.2 Å": {
-        "descriptor": {"type": "moments", "cutoff": 4.2, "n_radial": 6, "n_channels": 6, "order": 2, "four_body": False},
+        "descriptor": {"type": "moments", "cutoff": 4.2, "n_radial": 6, "n_channels": 6, "order": 2, "contractions": ()},
         "fitting_net": {"widths": (32, 32)},
     },
     "moments 5 Å": {"descriptor": {"type": "moments", "cutoff": 5.0}},

@@ -1,4 +1,4 @@
-"""One compiled step: gradient of the loss, clipped Adam with a schedule, moving average of the weights.
+"""One compiled step: gradient of the loss, SOAP or Adam with a schedule, moving average of the weights.
 
 The members of a committee are trained together, `vmap`ped over stacked parameters: they see the same batches with weights of
 their own (Bayesian bootstrap: Rubin, Ann. Stat. 9, 130 (1981)). Nothing that changes from one fit to the next of a campaign is
@@ -21,6 +21,7 @@ from adatom.fitting.batches import Bucket, Targets
 from adatom.fitting.config import LossConfig, TrainingConfig
 from adatom.fitting.loss import Prefactors, loss
 from adatom.fitting.problem import Problem, forward
+from adatom.fitting.soap import scale_by_soap
 from adatom.fitting.training_errors import Sums, error_sums
 from adatom.potential.committee import merge
 from adatom.potential.compilation import jit
@@ -51,19 +52,21 @@ def decay(step: Array, total: int | Array, config: TrainingConfig) -> Array:
     return end**x if config.schedule == "exponential" else jnp.ones_like(x)
 
 
-def make_optimiser(config: TrainingConfig, total: int | Array) -> optax.GradientTransformation:
-    """Clipped Adam with decoupled weight decay and the configured schedule."""
+def make_optimiser(config: TrainingConfig, total: int | Array) -> optax.GradientTransformationExtraArgs:
+    """Of clipped gradients, with decoupled weight decay and the configured schedule; `update` asks for `step` ()."""
 
     def rate(step: Array) -> Array:
         warm = jnp.minimum((step + 1) / max(config.warmup_steps, 1), 1.0)
         return (config.learning_rate * warm * decay(step, total, config)).astype(jnp.float32)
 
-    return optax.chain(
+    own = scale_by_soap() if config.optimiser == "soap" else optax.scale_by_adam(b2=0.999)
+    chain = optax.chain(
         optax.clip_by_global_norm(config.gradient_clip),
-        optax.scale_by_adam(b2=0.999),
+        own,
         optax.add_decayed_weights(config.weight_decay),
         optax.scale_by_learning_rate(rate),
     )
+    return optax.with_extra_args_support(chain)
 
 
 def make_step(problem: Problem, total: int) -> Callable[..., tuple[TrainState, Sums, Array]]:
@@ -99,7 +102,7 @@ def _step(
 
         (value, sums), gradient = jax.value_and_grad(objective, has_aux=True)(network)
         with jax.numpy_dtype_promotion("standard"):  # optax takes powers of an int32 count
-            updates, opt = optimiser.update(gradient, opt, network)
+            updates, opt = optimiser.update(gradient, opt, network, step=state.step)
         network = optax.apply_updates(network, updates)
         average = jax.tree.map(lambda a, n: keep.astype(a.dtype) * a + (1.0 - keep).astype(a.dtype) * n, average, network)
         return network, average, opt, sums, value

@@ -117,7 +117,7 @@ class FittingNetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (64, 64)
+    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (32, 32)
     activation: Activation = "silu"
 
 

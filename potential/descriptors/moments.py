@@ -4,7 +4,9 @@
 
 g_b Gaussians times the cutoff, W learned. Invariants, all polynomials of degree ≤ 3 in M (2-, 3- and 4-body terms):
 
-    M_c^(0);   M_c^(p):M_c^(p) for p = 1 … order;   M^(1)·M^(2)·M^(1), tr M^(2)M^(2)M^(2) per channel c.
+    M_c^(0);   M_c^(p):M_c^(p) for p = 1 … order;   M_c^(p):M_c^(q):M_c^(r) for the contractions (p, q, r)
+
+per channel c, the last with (p + q − r)/2 indices common to the first two tensors, and so on: M·M²·M, tr M²M²M², ….
 
 The sum over j comes before the learned mixing, so cost does not grow with the number of channels per neighbour, and the number
 of features not with the number of elements. Family of moment tensor potentials (Shapeev, Multiscale Model. Simul. 14, 1153
@@ -13,15 +15,17 @@ of features not with the number of elements. Family of moment tensor potentials 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from math import factorial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from adatom.potential.cutoffs import smooth_step_down
 from adatom.potential.descriptors.symmetry_functions import monomials, sections, unit_monomials
@@ -38,13 +42,45 @@ class MomentsConfig(BaseModel):
 
     type: Literal["moments"] = "moments"
     cutoff: Annotated[float, Field(gt=0.5, le=30.0, description="Å")] = 5.0
-    n_radial: Annotated[int, Field(ge=2, le=64, description="Gaussians each radial function is made of")] = 10
+    n_radial: Annotated[int, Field(ge=2, le=64, description="Gaussians each radial function is made of")] = 8
     n_channels: Annotated[int, Field(ge=1, le=256, description="radial functions learned for each degree")] = 24
     order: Annotated[int, Field(ge=1, le=6, description="highest degree of the tensors")] = 4
-    four_body: bool = True
+    inner: Annotated[float, Field(ge=0.0, description="Å, centre of the first Gaussian; the last is at the cutoff")] = 1.0
+    contractions: Annotated[
+        tuple[tuple[int, int, int], ...],
+        Field(description="degrees of three tensors multiplied to a scalar; used where `order` reaches"),
+    ] = ((1, 1, 2), (2, 2, 2), (1, 2, 3), (2, 2, 4), (2, 3, 3))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was(cls, given: Any) -> Any:
+        """Files written before there were `contractions` and `inner` have four_body."""
+        if not isinstance(given, dict) or not isinstance(given.get("four_body"), bool):
+            return given
+        rest = {k: v for k, v in given.items() if k != "four_body"}
+        return {"inner": 0.6, "contractions": ((1, 1, 2), (2, 2, 2)) if given["four_body"] else (), **rest}
+
+    @model_validator(mode="after")
+    def _possible(self) -> MomentsConfig:
+        for p, q, r in self.contractions:
+            if not 1 <= p <= q <= r <= p + q or (p + q + r) % 2:
+                raise ValueError(f"no scalar comes of tensors of degrees {p}, {q}, {r}: 1 ≤ p ≤ q ≤ r ≤ p + q, with an even sum")
+        if self.inner >= self.cutoff:
+            raise ValueError(f"inner {self.inner} Å is not below the cutoff of {self.cutoff} Å")
+        return self
+
+    @property
+    def within_order(self) -> list[tuple[int, int, int]]:
+        """The contractions of tensors there are."""
+        return [x for x in self.contractions if x[2] <= self.order]
+
+    @property
+    def centres(self) -> np.ndarray:
+        """(n_radial,) Å."""
+        return np.linspace(self.inner, self.cutoff, self.n_radial)
 
     def n_features(self, n_species: int) -> int:
-        return self.n_channels * (1 + self.order + (2 if self.four_body and self.order >= 2 else 0))
+        return self.n_channels * (1 + self.order + len(self.within_order))
 
 
 class Moments(nn.Module):
@@ -56,7 +92,7 @@ class Moments(nn.Module):
     def __call__(self, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         c = self.config
         r = distances(vectors)
-        centres = np.linspace(0.6, c.cutoff, c.n_radial)
+        centres = c.centres
         eta = float(0.5 / (centres[1] - centres[0]) ** 2)
         x = r[:, None, :] - jnp.asarray(centres, dtype=r.dtype)[None, :, None]
         g = jnp.exp(-eta * x * x) * smooth_step_down(r, 0.0, c.cutoff)[:, None, :]
@@ -75,21 +111,21 @@ class Moments(nn.Module):
             count = [factorial(p) / np.prod([factorial(e) for e in abc]) for abc in powers]
             multiplicity = jnp.asarray(count, dtype=r.dtype)[None, :, None]
             features.append((tensors[p] * tensors[p] * multiplicity).sum(axis=1))
-        if c.four_body and c.order >= 2:
-            one = [tensors[1][:, i] for i in range(3)]
-            two = [[tensors[2][:, SYMMETRIC[i][j]] for j in range(3)] for i in range(3)]
-            turned = [sum(two[i][j] * one[j] for j in range(1, 3)) + two[i][0] * one[0] for i in range(3)]
-            features.append(one[0] * turned[0] + one[1] * turned[1] + one[2] * turned[2])
-            features.append(_trace_of_cube(two))
+        whole = jnp.concatenate(tensors, axis=1)
+        for degrees in c.within_order:
+            which, factors = terms(degrees)
+            each = whole[:, which[:, 0]] * whole[:, which[:, 1]] * whole[:, which[:, 2]]
+            features.append((each * jnp.asarray(factors, dtype=r.dtype)[None, :, None]).sum(axis=1))
         return jnp.concatenate(features, axis=1)
 
 
-SYMMETRIC = ((0, 1, 2), (1, 3, 4), (2, 4, 5))
-"""Where the components xx xy xz yy yz zz of a symmetric tensor stand in a 3 × 3 matrix."""
-
-
-def _trace_of_cube(m: Sequence[Sequence[Array]]) -> Array:
-    """tr M³ = Σ_i M_ii³ + 3 Σ_{i<j} M_ij² (M_ii + M_jj) + 6 M_xy M_yz M_zx of symmetric 3 × 3 matrices of arrays."""
-    diagonal = m[0][0] ** 3 + m[1][1] ** 3 + m[2][2] ** 3
-    mixed = sum(m[i][j] ** 2 * (m[i][i] + m[j][j]) for i, j in ((0, 1), (0, 2), (1, 2)))
-    return diagonal + 3.0 * mixed + 6.0 * m[0][1] * m[1][2] * m[0][2]
+def terms(degrees: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A full contraction of three tensors as Σ factor · M_i M_j M_k: (n, 3) places among all monomials, (n,) factors."""
+    p, q, r = degrees
+    common = [(0, 1)] * ((p + q - r) // 2) + [(0, 2)] * ((p + r - q) // 2) + [(1, 2)] * ((q + r - p) // 2)
+    place = {powers: i for i, powers in enumerate(monomials(r))}
+    found: Counter[tuple[int, ...]] = Counter()
+    for axes in product(range(3), repeat=len(common)):
+        own = [[axis for axis, pair in zip(axes, common, strict=True) if t in pair] for t in range(3)]
+        found[tuple(sorted(place[x.count(0), x.count(1), x.count(2)] for x in own))] += 1
+    return np.array(list(found)), np.array(list(found.values()), dtype=float)

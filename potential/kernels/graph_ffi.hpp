@@ -47,8 +47,10 @@ inline std::vector<Part> parts_of(ffi::Span<const int64_t> groups) {
 }
 
 inline Sizes sizes_of(ffi::Span<const int64_t> s) {
-  Sizes sizes{int(s[0]), int(s[1]), int(s[2]), int(s[3]), bool(s[4]), bool(s[5]), bool(s[6]), int(s[7]), {}};
-  sizes.widths.assign(s.begin() + 8, s.end());
+  Sizes sizes{int(s[0]), int(s[1]), int(s[2]), int(s[3]), bool(s[4]), bool(s[5]), int(s[6]), {}, {}};
+  const auto* at = s.begin() + 8;
+  for (int64_t n = 0; n < s[7]; ++n, at += 3) sizes.contractions.push_back({int(at[0]), int(at[1]), int(at[2])});
+  sizes.widths.assign(at, s.end());
   return sizes;
 }
 

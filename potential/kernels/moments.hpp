@@ -23,6 +23,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <new>
 #include <utility>
 #include <vector>
@@ -190,8 +191,9 @@ enum Activation { kTanh = 0, kSilu = 1, kGelu = 2, kSoftplus = 3 };
 
 struct Sizes {
   int elements, radial, channels, order;
-  bool four_body, isolated_limit, repulsion;
+  bool isolated_limit, repulsion;
   int activation;
+  std::vector<std::array<int, 3>> contractions;  // degrees, rising, none above the order
   std::vector<int> widths;
 };
 
@@ -231,10 +233,43 @@ inline std::vector<Monomial> monomials(int order) {
   return all;
 }
 
+// One product of three components, a share of a full contraction of three tensors.
+template <class T> struct Term {
+  ptrdiff_t i, j, k;
+  T factor;
+};
+
+// Of tensors of degrees p, q, r: (p + q − r)/2 indices are common to the first two, (p + r − q)/2 to the first and the third, the
+// rest to the last two. Products of the same components are one term.
+template <class T> std::vector<Term<T>> contraction(std::array<int, 3> degrees) {
+  const auto [p, q, r] = degrees;
+  const int a = (p + q - r) / 2, b = (p + r - q) / 2, indices = (p + q + r) / 2;
+  int combinations = 1;
+  for (int n = 0; n < indices; ++n) combinations *= 3;
+  std::map<std::array<int, 3>, double> factors;
+  for (int x = 0; x < combinations; ++x) {
+    int e[3][3] = {};  // exponents of x, y, z in each of the three
+    for (int n = 0, rest = x; n < indices; ++n, rest /= 3)
+      for (int t = 0; t < 3; ++t)
+        if (t == 0 ? n < a + b : t == 1 ? n < a || n >= a + b : n >= a) ++e[t][rest % 3];
+    std::array<int, 3> which;
+    for (int t = 0; t < 3; ++t) {  // the place of a monomial: those of lower degree, then those with more x, then with more y
+      const int d = degrees[t], less = d - e[t][0];
+      which[t] = d * (d + 1) * (d + 2) / 6 + less * (less + 1) / 2 + e[t][2];
+    }
+    std::sort(which.begin(), which.end());
+    factors[which] += 1.0;
+  }
+  std::vector<Term<T>> terms;
+  for (const auto& [w, factor] : factors) terms.push_back({w[0], w[1], w[2], T(factor)});
+  return terms;
+}
+
 template <class T> class Model {
  public:
   Sizes sizes;
   std::vector<Monomial> monomial;
+  std::vector<std::vector<Term<T>>> contractions;
   int n_monomials, n_features, bases, channels;  // bases, channels: padded lengths of rows
   T cutoff, eta;
   const T *centres, *outer, *strength, *inverse_length;  // (bases), and three times (elements, elements)
@@ -245,7 +280,8 @@ template <class T> class Model {
 
   Model(Sizes chosen, const T* all) : sizes(std::move(chosen)), monomial(monomials(sizes.order)), numbers(all) {
     n_monomials = int(monomial.size());
-    n_features = sizes.channels * (1 + sizes.order + (sizes.four_body && sizes.order >= 2 ? 2 : 0));
+    for (const auto& degrees : sizes.contractions) contractions.push_back(contraction<T>(degrees));
+    n_features = sizes.channels * (1 + sizes.order + int(contractions.size()));
     bases = padded(sizes.radial), channels = padded(sizes.channels);
     const T* at = numbers;
     auto take = [&at](int n) { return std::exchange(at, at + padded(n)); };
@@ -387,21 +423,14 @@ template <class T> void powers(const Model<T>& m, const Block<T>& b, int first, 
   }
 }
 
-// The tensors of degree 1 (x y z) and 2 (xx xy xz yy yz zz), some channels at a time.
-template <class N> struct Pair {
-  N u, v, w, a, p, q, d, s, f;
-  template <class Source>
-  Pair(const Source& t, int k)
-      : u(t(1, k)), v(t(2, k)), w(t(3, k)), a(t(4, k)), p(t(5, k)), q(t(6, k)), d(t(7, k)), s(t(8, k)), f(t(9, k)) {}
-};
+constexpr int kMostMonomials = 84;  // order 6
 
 // Invariants of the tensors of one atom, not standardised: out.put(0, feature, …).
 template <class N, class T, class Source, class Target>
 void invariants(const Model<T>& m, const Source& tensors, const Target& out) {
+  // whole vectors are written, feature after feature: what stands beyond the last channel of one is overwritten by the next
   const int c = m.sizes.channels;
-  // whole vectors are written, in this order: what stands beyond the c-th channel is overwritten by the next row of features
-  int to = 0;
-  for (int p = 0, n = 0; p <= m.sizes.order; ++p, to += c) {
+  for (int to = 0, p = 0, n = 0; p <= m.sizes.order; ++p, to += c) {
     const int stop = n + (p + 1) * (p + 2) / 2;
     for (int k = 0; k < c; k += kLanes<T>) {
       N total = tensors(n, k);
@@ -414,43 +443,35 @@ void invariants(const Model<T>& m, const Source& tensors, const Target& out) {
     }
     n = stop;
   }
-  if (m.n_features == c * (m.sizes.order + 1)) return;
-  for (int k = 0; k < c; k += kLanes<T>) {
-    const auto [u, v, w, a, p, q, d, s, f] = Pair<N>(tensors, k);
-    out.put(0, to + k, u * (a * u + p * v + q * w) + v * (p * u + d * v + s * w) + w * (q * u + s * v + f * w));
-  }
-  for (int k = 0; k < c; k += kLanes<T>) {
-    const auto [u, v, w, a, p, q, d, s, f] = Pair<N>(tensors, k);
-    const N mixed = p * p * (a + d) + q * q * (a + f) + s * s * (d + f);
-    out.put(0, to + c + k, a * a * a + d * d * d + f * f * f + mixed * T(3) + p * q * s * T(6));
-  }
+  for (size_t x = 0; x < m.contractions.size(); ++x)
+    for (int k = 0; k < c; k += kLanes<T>) {
+      N total{};
+      for (const Term<T>& t : m.contractions[x]) total = total + tensors(t.i, k) * tensors(t.j, k) * (tensors(t.k, k) * t.factor);
+      out.put(0, c * (m.sizes.order + 1 + int(x)) + k, total);
+    }
 }
 
 // The way back: gradients to the features, g(0, feature), become gradients to the tensors, back.put(monomial, channel, …).
 template <class N, class T, class Source, class Gradient, class Target>
 void invariants_back(const Model<T>& m, const Source& tensors, const Gradient& g, const Target& back) {
   const int c = m.sizes.channels;
-  const bool four_body = m.n_features > c * (m.sizes.order + 1);
+  N own[kMostMonomials], to[kMostMonomials];
   for (int k = 0; k < c; k += kLanes<T>) {
-    back.put(0, k, g(0, k));
-    for (int n = 1; n < m.n_monomials; ++n) {
-      if (four_body && n < 10) continue;
-      back.put(n, k, g(0, m.monomial[n].degree * c + k) * tensors(n, k) * T(2 * m.monomial[n].multiplicity));
+    for (int n = 0; n < m.n_monomials; ++n) {
+      own[n] = tensors(n, k);
+      const N slope = g(0, m.monomial[n].degree * c + k);
+      to[n] = n ? slope * own[n] * T(2 * m.monomial[n].multiplicity) : slope;
     }
-    if (!four_body) continue;
-    const auto [u, v, w, a, p, q, d, s, f] = Pair<N>(tensors, k);
-    const N one = g(0, c + k) * T(2), two = g(0, 2 * c + k) * T(2), off = two * T(2);
-    const N g1 = g(0, c * (m.sizes.order + 1) + k) * T(2), g2 = g(0, c * (m.sizes.order + 2) + k) * T(3), h1 = g1 * T(0.5);
-    const N h2 = g2 * T(2);
-    back.put(1, k, one * u + g1 * (a * u + p * v + q * w));
-    back.put(2, k, one * v + g1 * (p * u + d * v + s * w));
-    back.put(3, k, one * w + g1 * (q * u + s * v + f * w));
-    back.put(4, k, two * a + h1 * u * u + g2 * (a * a + p * p + q * q));
-    back.put(5, k, off * p + g1 * u * v + h2 * (p * (a + d) + q * s));
-    back.put(6, k, off * q + g1 * u * w + h2 * (q * (a + f) + p * s));
-    back.put(7, k, two * d + h1 * v * v + g2 * (d * d + p * p + s * s));
-    back.put(8, k, off * s + g1 * v * w + h2 * (s * (d + f) + p * q));
-    back.put(9, k, two * f + h1 * w * w + g2 * (f * f + q * q + s * s));
+    for (size_t x = 0; x < m.contractions.size(); ++x) {
+      const N slope = g(0, c * (m.sizes.order + 1 + int(x)) + k);
+      for (const Term<T>& t : m.contractions[x]) {
+        const N some = slope * t.factor, first = some * own[t.i], two = own[t.j], three = own[t.k];
+        to[t.i] = to[t.i] + some * (two * three);
+        to[t.j] = to[t.j] + first * three;
+        to[t.k] = to[t.k] + first * two;
+      }
+    }
+    for (int n = 0; n < m.n_monomials; ++n) back.put(n, k, to[n]);
   }
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import jax
@@ -54,8 +55,9 @@ class KernelMoments(Faster):
         d, config = self.model.config.descriptor, self.model.config
         assert isinstance(d, MomentsConfig)
         sizes = (
-            len(self.elements), d.n_radial, d.n_channels, d.order, int(d.four_body), int(config.isolated_limit),
-            int(config.repulsion), ACTIVATIONS.index(config.fitting_net.activation), *config.fitting_net.widths,
+            len(self.elements), d.n_radial, d.n_channels, d.order, int(config.isolated_limit), int(config.repulsion),
+            ACTIVATIONS.index(config.fitting_net.activation), len(d.within_order), *chain(*d.within_order),
+            *config.fitting_net.widths,
         )  # fmt: skip
         wide = jnp.float64
         inputs = (
@@ -117,7 +119,7 @@ def pack(model: Model, params: Params, dtype: Any) -> Array:
     config, network, statistics = model.config.descriptor, params["network"], params["statistics"]
     assert isinstance(config, MomentsConfig)
     t, elements = len(model.elements), np.array(model.elements, dtype=float)
-    centres = np.linspace(0.6, config.cutoff, config.n_radial)
+    centres = config.centres
     outer = repulsion_radius(statistics.min_distance, model.elements)
     power = elements**0.23
     parts = [

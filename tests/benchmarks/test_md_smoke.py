@@ -51,7 +51,7 @@ def test_kill_resume(root: Path) -> None:
 
 @linux
 def test_md_memory(root: Path, tmp_path: Path) -> None:
-    descriptor = {"type": "moments", "cutoff": 4.0, "n_radial": 4, "n_channels": 4, "order": 2, "four_body": False}
+    descriptor = {"type": "moments", "cutoff": 4.0, "n_radial": 4, "n_channels": 4, "order": 2, "contractions": ()}
     model = Model(ModelConfig(elements=(29,), descriptor=descriptor, fitting_net={"widths": (16,)}))
     network = jax.tree.map(np.asarray, model.init(jax.random.key(0)))
     one = np.ones((1, model.config.descriptor.n_features(1)))

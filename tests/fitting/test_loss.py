@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -160,16 +160,17 @@ def test_schedule_ends(schedule: str) -> None:
     assert fraction == pytest.approx([1.0, middle, end, end])
 
 
-def test_the_first_steps_are_warm_up() -> None:
-    config = TrainingConfig(learning_rate=1e-2, warmup_steps=10, ema_decay=0.0, gradient_clip=1e9)
-    optimiser = make_optimiser(config, 100_000)
+@pytest.mark.parametrize("optimiser", ["soap", "adam"])
+def test_the_first_steps_are_warm_up(optimiser: Literal["soap", "adam"]) -> None:
+    config = TrainingConfig(optimiser=optimiser, learning_rate=1e-2, warmup_steps=10, ema_decay=0.0, gradient_clip=1e9)
+    found = make_optimiser(config, 100_000)
     w = {"w": jnp.zeros(2, dtype=jnp.float32)}
-    state, moved = optimiser.init(w), []
+    state, moved = found.init(w), []
     with jax.numpy_dtype_promotion("standard"):
-        for _ in range(20):
-            updates, state = optimiser.update({"w": jnp.ones(2, dtype=jnp.float32)}, state, w)
+        for step in range(20):
+            updates, state = found.update({"w": jnp.ones(2, dtype=jnp.float32)}, state, w, step=jnp.int32(step))
             moved.append(float(updates["w"][0]))
-    np.testing.assert_allclose(moved[:10], -1e-3 * np.arange(1, 11), rtol=1e-3)  # Adam's step is the rate
+    np.testing.assert_allclose(moved[:10], -1e-3 * np.arange(1, 11), rtol=1e-3)  # a step is the rate
     np.testing.assert_allclose(moved[10:], -1e-2, rtol=1e-3)
 
 

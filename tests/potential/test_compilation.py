@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).resolve().parents[2]
 
 def test_gradients_of_forces_to_parameters():
     """jax.jit with the defaults of jaxlib 0.9.0 and 0.10.1 is wrong by some per cent here."""
-    descriptor = MomentsConfig(cutoff=4.0, n_radial=5, n_channels=7, order=1, four_body=False)
+    descriptor = MomentsConfig(cutoff=4.0, n_radial=5, n_channels=7, order=1, contractions=())
     model = Model(ModelConfig(elements=(14, 8), descriptor=descriptor, fitting_net=FittingNetConfig(widths=(14, 28))))
     params = make_params(model, min_distance=0.9)
     items = [neighbourhood(x, model.elements, 4.5) for x in awkward_structures(model.elements).values()]

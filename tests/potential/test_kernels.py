@@ -38,9 +38,10 @@ CASES = {
     # descriptor, elements, network (28 and 35 features: layers of the same, of the double and of other widths), limits
     "silu": (moments(), (14,), (42, 42, 84, 5), "silu", True),
     "tanh, two elements": (moments(order=2, n_channels=17), (14, 8), (9, 9), "tanh", True),
-    "gelu, pairs only, three elements": (moments(order=1, four_body=False), (14, 8, 1), (14, 28), "gelu", True),
+    "gelu, pairs only, three elements": (moments(order=1, contractions=()), (14, 8, 1), (14, 28), "gelu", True),
     "softplus, order 6": (moments(order=6, n_radial=17), (14, 8), (33,), "softplus", True),
     "the default sizes": (MomentsConfig(cutoff=CUTOFF), (14, 8), (192, 192), "silu", True),
+    "other contractions": (moments(order=4, contractions=((1, 2, 3), (2, 2, 4), (4, 4, 4))), (14, 8), (16,), "silu", True),
     "neither limit": (moments(order=4), (14, 8), (16, 16), "silu", False),
 }
 
