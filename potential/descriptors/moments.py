@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from itertools import product
 from math import factorial
 from typing import Annotated, Any, ClassVar, Literal
@@ -111,21 +112,29 @@ class Moments(nn.Module):
             count = [factorial(p) / np.prod([factorial(e) for e in abc]) for abc in powers]
             multiplicity = jnp.asarray(count, dtype=r.dtype)[None, :, None]
             features.append((tensors[p] * tensors[p] * multiplicity).sum(axis=1))
-        whole = jnp.concatenate(tensors, axis=1)
-        for degrees in c.within_order:
-            which, factors = terms(degrees)
-            each = whole[:, which[:, 0]] * whole[:, which[:, 1]] * whole[:, which[:, 2]]
-            features.append((each * jnp.asarray(factors, dtype=r.dtype)[None, :, None]).sum(axis=1))
+        if c.within_order:
+            which, factors = terms(tuple(c.within_order))
+            whole = jnp.concatenate(tensors, axis=1)
+            each = whole[:, which[0]] * whole[:, which[1]] * whole[:, which[2]]
+            found = jnp.einsum("nkc,kx->nxc", each, jnp.asarray(factors, dtype=r.dtype))
+            features.append(found.reshape(len(found), -1))
         return jnp.concatenate(features, axis=1)
 
 
-def terms(degrees: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A full contraction of three tensors as Σ factor · M_i M_j M_k: (n, 3) places among all monomials, (n,) factors."""
-    p, q, r = degrees
-    common = [(0, 1)] * ((p + q - r) // 2) + [(0, 2)] * ((p + r - q) // 2) + [(1, 2)] * ((q + r - p) // 2)
-    place = {powers: i for i, powers in enumerate(monomials(r))}
-    found: Counter[tuple[int, ...]] = Counter()
-    for axes in product(range(3), repeat=len(common)):
-        own = [[axis for axis, pair in zip(axes, common, strict=True) if t in pair] for t in range(3)]
-        found[tuple(sorted(place[x.count(0), x.count(1), x.count(2)] for x in own))] += 1
-    return np.array(list(found)), np.array(list(found.values()), dtype=float)
+@cache
+def terms(contractions: tuple[tuple[int, int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Full contractions of three symmetric tensors as Σ_k factor_kx M_i M_j M_l, with i, j, l places among all monomials.
+
+    Returns i, j, l (3, n) and the factors (n, contractions).
+    """
+    places, found = [], []
+    for x, (p, q, r) in enumerate(contractions):
+        common = [(0, 1)] * ((p + q - r) // 2) + [(0, 2)] * ((p + r - q) // 2) + [(1, 2)] * ((q + r - p) // 2)
+        place = {powers: i for i, powers in enumerate(monomials(r))}
+        own: Counter[tuple[int, ...]] = Counter()
+        for axes in product(range(3), repeat=len(common)):
+            each = [[axis for axis, pair in zip(axes, common, strict=True) if t in pair] for t in range(3)]
+            own[tuple(sorted(place[e.count(0), e.count(1), e.count(2)] for e in each))] += 1
+        places += list(own)
+        found += [np.eye(len(contractions))[x] * factor for factor in own.values()]
+    return np.array(places).T, np.array(found)
