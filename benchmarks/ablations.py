@@ -23,7 +23,7 @@ from calculator_speed import commit, cpu_name  # noqa: E402
 
 D = "model.descriptor"
 FEW = f"{D}.contractions=[[1,1,2],[2,2,2]]"
-MANY = f"{D}.contractions=[[1,1,2],[2,2,2],[1,2,3],[2,2,4],[2,3,3],[1,3,4],[2,4,4],[3,3,4],[4,4,4]]"
+SOME = f"{D}.contractions=[[1,1,2],[2,2,2],[1,2,3],[2,2,4],[2,3,3]]"
 BEFORE = (
     "training.optimiser=adam",
     "model.fitting_net.widths=[64,64]",
@@ -42,8 +42,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "6 Gaussians": (f"{D}.n_radial=6",),
     "first Gaussian at 0.6 Å": BEFORE[4:5],
     "2 contractions": (FEW,),
-    "9 contractions": (MANY,),
-    "16 channels": (f"{D}.n_channels=16",),
+    "5 contractions": (SOME,),
+    "24 channels": (f"{D}.n_channels=24",),
+    "5 contractions, 24 channels": (SOME, f"{D}.n_channels=24"),
     "tensors to degree 3": (f"{D}.order=3",),
     "energy weight 20 at the end": ("loss.energy_end=20",),
     "learning rate 8e-3": ("training.learning_rate=8e-3",),

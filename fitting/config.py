@@ -98,7 +98,7 @@ class LossConfig(_Section):
 class TrainingConfig(_Section):
     """[training]: how the parameters are found."""
 
-    epochs: Annotated[int, Field(ge=0, description="0: as many as make about three million visits to atoms")] = 0
+    epochs: Annotated[int, Field(ge=0, description="0: as many as make about four million visits to atoms")] = 0
     batch_atoms: Annotated[int, Field(ge=1, description="atoms a batch, rounded to whole frames")] = 128
     optimiser: Annotated[Literal["soap", "adam"], Field(description="soap: Adam in the eigenbasis of its gradients")] = "soap"
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2e-3
@@ -118,8 +118,8 @@ class TrainingConfig(_Section):
     seed: Annotated[int, Field(ge=0, description="all that is random comes from it")] = 1
 
 
-VISITS = 3_000_000
-"""Atoms seen in a default training, all epochs together: some two minutes of one core for the default model."""
+VISITS = 4_000_000
+"""Atoms seen in a default training, all epochs together: some three minutes of one core for the default model."""
 
 
 def epochs_of(training: TrainingConfig, atoms: int) -> int:

@@ -44,13 +44,13 @@ class MomentsConfig(BaseModel):
     type: Literal["moments"] = "moments"
     cutoff: Annotated[float, Field(gt=0.5, le=30.0, description="Å")] = 5.0
     n_radial: Annotated[int, Field(ge=2, le=64, description="Gaussians each radial function is made of")] = 8
-    n_channels: Annotated[int, Field(ge=1, le=256, description="radial functions learned for each degree")] = 24
+    n_channels: Annotated[int, Field(ge=1, le=256, description="radial functions learned for each degree")] = 16
     order: Annotated[int, Field(ge=1, le=6, description="highest degree of the tensors")] = 4
     inner: Annotated[float, Field(ge=0.0, description="Å, centre of the first Gaussian; the last is at the cutoff")] = 1.0
     contractions: Annotated[
         tuple[tuple[int, int, int], ...],
         Field(description="degrees of three tensors multiplied to a scalar; used where `order` reaches"),
-    ] = ((1, 1, 2), (2, 2, 2), (1, 2, 3), (2, 2, 4), (2, 3, 3))
+    ] = ((1, 1, 2), (2, 2, 2), (1, 2, 3), (2, 2, 4), (2, 3, 3), (1, 3, 4), (2, 4, 4), (3, 3, 4), (4, 4, 4))
 
     @model_validator(mode="before")
     @classmethod
