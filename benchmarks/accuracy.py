@@ -1,10 +1,12 @@
 """Accuracy of the default fit on open DFT data, beside the errors others published on the same test files.
 
     python benchmarks/accuracy.py DATA/mlearn_Si [--seed 1] [--out DIR] [--cores 1] [--set section.key=value …]
+    python benchmarks/accuracy.py --summary
 
 DATA/<set> holds train.extxyz.gz and test.extxyz.gz. The configuration is the default one; the seed is its only argument.
 Prints the table (MAE and RMSE, in total and per config_type, with bootstrap errors over test frames) and writes it to
-`benchmarks/results/accuracy_<set>_seed<seed>.json`.
+`benchmarks/results/accuracy_<set>_seed<seed>.json`. --summary: a line a set of all that is written there, means over seeds ± half of
+what lies between the largest and the smallest.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+RESULTS = Path(__file__).parent / "results"
 MLEARN = "Zuo et al., J. Phys. Chem. A 124, 731 (2020), recomputed with the authors' files; GAP as ACEpotentials.jl quotes it"
 # force MAE meV/Å, energy MAE meV/atom (ethanol: meV per molecule is published for energies, not compared here)
 PUBLISHED = {
@@ -37,17 +41,28 @@ PUBLISHED = {
         "source": "Batatia et al., arXiv:2206.07697, Table 1 (another draw of 1000 frames of the same trajectory)",
         "FCHL": (6.2, None), "ACE": (7.3, None), "PaiNN": (10.0, None), "ANI": (13.4, None), "GAP": (18.1, None),
     },
-}  # fmt: skip
+    "nbmotaw": {
+        "source": "recomputed with the authors' files (Yin et al., Nat. Commun. 12, 4873 (2021)), trained on more",
+        "MTP": (101.1, 5.17), "SNAP": (124.7, 5.06),
+    },
+    "tio2_aenetpt1000": {
+        "source": "aenet-PyTorch's example, recomputed from its tables, forces of 527 atoms", "aenet-PyTorch": (152.0, 5.42),
+    },}  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--summary", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], dest="settings")
     a = parser.parse_args()
+    if a.summary:
+        return print(summary())
+    if not a.data:
+        parser.error("which DATA/<set>?")
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if a.cores == 1 else ""
     available = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, available[: a.cores])
@@ -94,10 +109,30 @@ def main() -> None:
         "bootstrap": {"forces": force_error, "energy": energy_error},
         "training": result.potential.info["training"],
     }  # fmt: skip
-    path = Path(__file__).parent / "results" / f"accuracy_{a.data.name}_seed{a.seed}.json"
+    path = RESULTS / f"accuracy_{a.data.name}_seed{a.seed}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"written to {path} and {out}")
+
+
+def summary() -> str:
+    """A table of all results."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(RESULTS.glob("accuracy_*.json")):
+        one = json.loads(path.read_text(encoding="utf-8"))
+        found.setdefault(one["set"], []).append(one)
+    lines = ["| set | seeds | force, meV/Å | energy, meV/atom | stress, GPa | CPU minutes |", "|---" * 6 + "|"]
+    for name, runs in found.items():
+
+        def cell(what: str, digits: int, runs: list[dict[str, Any]] = runs) -> str:
+            values = [v for r in runs if (v := r["errors"][what]["mae"]) is not None]
+            spread = f" ± {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
+            return f"{sum(values) / len(values):.{digits}f}{spread}" if values else "–"
+
+        minutes = " ".join(f"{r['cpu_minutes']:.1f}" for r in runs)
+        cells = cell("forces", 1), cell("energy", 2), cell("stress", 3)
+        lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} | {minutes} |")
+    return "\n".join(lines)
 
 
 def _commit() -> str:
