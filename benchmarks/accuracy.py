@@ -5,8 +5,8 @@
 
 DATA/<set> holds train.extxyz.gz and test.extxyz.gz. The configuration is the default one; the seed is its only argument.
 Prints the table (MAE and RMSE, in total and per config_type, with bootstrap errors over test frames) and writes it to
-`benchmarks/results/accuracy_<set>_seed<seed>.json`. --summary: a line a set of all that is written there, means over seeds ± half of
-what lies between the largest and the smallest.
+`benchmarks/results/accuracy_<set>_seed<seed>.json`. --summary: a line a set of all that is written there, means over seeds ± half
+of what lies between the largest and the smallest.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def whole(planted: Problem, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 
 def test_a_planted_potential_is_recovered(planted: Problem, tmp_path: Path) -> None:
-    problem = with_training(planted, epochs=400, ema_decay=0.98, evaluate_every=40, learning_rate=2e-2)
+    problem = with_training(planted, epochs=400, ema_decay=0.98, evaluate_every=40, learning_rate=1e-2)
     problem = dataclasses.replace(problem, loss=LossConfig(forces_start=30.0, forces_end=30.0))
     before = rmse(evaluate(problem, start(problem), problem.valid))
     best, _, _ = run(problem, tmp_path)
