@@ -46,7 +46,7 @@ def scale_by_soap(b1: float = 0.95, b2: float = 0.99, eps: float = 1e-5) -> opta
         zero = jax.tree.map(jnp.zeros_like, params)
         return SoapState(zero, zero, jax.tree.map(_no_basis, params))
 
-    def update(gradient: Any, state: SoapState, params: Any = None, *, step: Array, **_: Any) -> tuple[Any, SoapState]:
+    def update(gradient: Any, state: SoapState, params: Any = None, *, step: Array) -> tuple[Any, SoapState]:
         leaves: list[Array]
         tree: Any
         leaves, tree = jax.tree.flatten(gradient)
