@@ -21,8 +21,9 @@ import jax.numpy as jnp
 from pydantic import BaseModel, ConfigDict
 
 from adatom.potential.graph import Graph
+from adatom.potential.kernels import kernel
 from adatom.potential.model import EnergyModel, Params
-from adatom.potential.predict import predict
+from adatom.potential.predict import Prediction, predict
 
 Array = jax.Array
 ROUND = 1e-4
@@ -95,11 +96,17 @@ def axes(params: Params, part: Params) -> Params:
     return {k: axes(v, part.get(k, {})) if isinstance(v, dict) else (0 if k in part else None) for k, v in params.items()}
 
 
+def _predicted(model: EnergyModel, own: Params, graph: Graph, dtype: Any, block: int | None) -> Prediction:
+    """Of one member: by the compiled kernel one after the other, or by JAX, which computes once what they share."""
+    fast, params = kernel(model, own, jnp.dtype(dtype).name) or (model, own)
+    return predict(fast, params, graph, e0=jnp.asarray(own["statistics"].e0), dtype=dtype, block=block)
+
+
 def spread(model: EnergyModel, params: Params, members: Params, graph: Graph, *, dtype: Any, block: int | None = None) -> Spread:
-    """Spread over one graph. members: the part of `params` in which they differ; what they share is computed once."""
+    """Spread over one graph. members: the part of `params` in which they differ."""
 
     def one(own: Params) -> tuple[Array, Array, Array]:
-        out = predict(model, own, graph, e0=jnp.asarray(own["statistics"].e0), dtype=dtype, block=block)
+        out = _predicted(model, own, graph, dtype, block)
         return out.energy, out.atomic_energies, out.forces
 
     energy, atomic, forces = jax.vmap(one, in_axes=(axes(params, members),))(merge(params, members))
@@ -125,7 +132,7 @@ def slope(model: EnergyModel, params: Params, members: Params, graph: Graph, *, 
     """
 
     def one(own: Params) -> tuple[Array, Array, Array]:
-        out = predict(model, own, graph, e0=jnp.asarray(own["statistics"].e0), dtype=dtype, block=block)
+        out = _predicted(model, own, graph, dtype, block)
         return out.energy, out.forces, out.stress
 
     energy, forces, stress = jax.vmap(one, in_axes=(axes(params, members),))(merge(params, members))
