@@ -6,8 +6,9 @@ For a weight matrix W (m, n) with gradient G, and moving averages L of G Gᵀ an
 
 Features of an atom are strongly correlated, and so are the radial functions they are made of: Adam, which scales every weight by
 itself, is slow along the directions in which they differ little; here these are axes. The eigenvectors follow their matrices by
-one step of orthogonal iteration, P ← qr(L P), every `EVERY` steps. Vectors get Adam, and so does a side of one or of more than
-`LARGEST` rows.
+one step of orthogonal iteration, P ← qr(L P), every `EVERY` steps. V is then of other directions for a while, and what is left of
+M after gradients of zero (of an element that batches lack) could be divided by next to nothing: hence `BOUND`. Vectors get Adam,
+and so does a side of one or of more than `LARGEST` rows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import optax
 
 Array = jax.Array
 EVERY, LARGEST = 10, 1024
+BOUND = 2.0
+"""Of M/√V, which is below 1.7 for any gradients while directions stay the same (Cauchy and Schwarz; default decays)."""
 
 
 class Sides(NamedTuple):
@@ -61,7 +64,7 @@ def scale_by_soap(b1: float = 0.95, b2: float = 0.99, eps: float = 1e-5) -> opta
             size = jnp.sqrt(v / (1.0 - b2**n))
             floor = eps * size.max() + jnp.finfo(size.dtype).tiny
             scaled = _turn(m, s.basis) / (1.0 - b1**n) / (size + floor)
-            return _turn(scaled, [None if p is None else p.T for p in s.basis])
+            return _turn(jnp.clip(scaled, -BOUND, BOUND), [None if p is None else p.T for p in s.basis])
 
         updates = [whole(*x) for x in zip(means, squares, sides, strict=True)]
         return tree.unflatten(updates), SoapState(*(tree.unflatten(x) for x in (means, squares, sides)))
