@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from adatom.fitting.soap import EVERY, LARGEST, scale_by_soap
+from adatom.fitting.soap import BOUND, EVERY, LARGEST, scale_by_soap
 from adatom.potential.compilation import jit
 
 RNG = np.random.default_rng(3)
@@ -58,3 +58,11 @@ def test_vectors_and_long_sides_get_adam() -> None:
     mine, _ = minimise(scale_by_soap(eps=1e-8), 3 * EVERY, objective, start)
     adam, _ = minimise(optax.scale_by_adam(b1=0.95, b2=0.99), 3 * EVERY, objective, start)
     assert mine == pytest.approx(adam, rel=1e-6)
+
+
+def test_a_mean_over_directions_that_have_just_turned() -> None:
+    """V of the old directions may be next to nothing where M of the new ones is not: steps stay bounded."""
+    how, w = scale_by_soap(), jnp.ones((4, 3), dtype=jnp.float32)
+    state = how.init(w)._replace(mean=w, square=w.at[1, 2].set(1e-14))
+    moved, _ = how.update(0.0 * w, state, step=jnp.int32(10_001))
+    assert float(jnp.abs(moved).max()) == BOUND
