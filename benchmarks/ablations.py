@@ -25,13 +25,9 @@ D = "model.descriptor"
 FEW = f"{D}.contractions=[[1,1,2],[2,2,2]]"
 SOME = f"{D}.contractions=[[1,1,2],[2,2,2],[1,2,3],[2,2,4],[2,3,3]]"
 BEFORE = (
-    "training.optimiser=adam",
-    "model.fitting_net.widths=[64,64]",
-    "training.batch_atoms=64",
-    f"{D}.n_radial=10",
-    f"{D}.inner=0.6",
-    FEW,
-)
+    "training.optimiser=adam", "model.fitting_net.widths=[64,64]", "training.batch_atoms=64", f"{D}.n_radial=10",
+    f"{D}.inner=0.6", f"{D}.n_channels=24", FEW,
+)  # fmt: skip
 VARIANTS: dict[str, tuple[str, ...]] = {
     "the default": (),
     "as it was until 2026-11-26": BEFORE,

@@ -47,7 +47,8 @@ PUBLISHED = {
     },
     "tio2_aenetpt1000": {
         "source": "aenet-PyTorch's example, recomputed from its tables, forces of 527 atoms", "aenet-PyTorch": (152.0, 5.42),
-    },}  # fmt: skip
+    },
+}  # fmt: skip
 
 
 def main() -> None:
@@ -110,7 +111,7 @@ def main() -> None:
         "training": result.potential.info["training"],
     }  # fmt: skip
     path = RESULTS / f"accuracy_{a.data.name}_seed{a.seed}.json"
-    path.parent.mkdir(exist_ok=True)
+    RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"written to {path} and {out}")
 
@@ -123,16 +124,18 @@ def summary() -> str:
         found.setdefault(one["set"], []).append(one)
     lines = ["| set | seeds | force, meV/Å | energy, meV/atom | stress, GPa | CPU minutes |", "|---" * 6 + "|"]
     for name, runs in found.items():
-
-        def cell(what: str, digits: int, runs: list[dict[str, Any]] = runs) -> str:
-            values = [v for r in runs if (v := r["errors"][what]["mae"]) is not None]
-            spread = f" ± {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
-            return f"{sum(values) / len(values):.{digits}f}{spread}" if values else "–"
-
+        errors = " | ".join(_over_seeds(runs, what, digits) for what, digits in (("forces", 1), ("energy", 2), ("stress", 3)))
         minutes = " ".join(f"{r['cpu_minutes']:.1f}" for r in runs)
-        cells = cell("forces", 1), cell("energy", 2), cell("stress", 3)
-        lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} | {minutes} |")
+        lines.append(f"| {name} | {len(runs)} | {errors} | {minutes} |")
     return "\n".join(lines)
+
+
+def _over_seeds(runs: list[dict[str, Any]], what: str, digits: int) -> str:
+    values = [v for r in runs if (v := r["errors"][what]["mae"]) is not None]
+    if not values:
+        return "–"
+    spread = f" ± {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
+    return f"{sum(values) / len(values):.{digits}f}{spread}"
 
 
 def _commit() -> str:

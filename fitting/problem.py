@@ -48,8 +48,8 @@ class Problem:
         return epochs_of(self.training, atoms)
 
     def frames_per_batch(self) -> list[int]:
-        """Of every bucket, for about `batch_atoms` atoms. Of alloys: a frame has room for more atoms than any has."""
-        sizes = [min(eighths(int(np.max(b.targets.n_atoms))), max(sum(b.atom_capacity), 1)) for b in self.buckets]
+        """Of every bucket, for about `batch_atoms` atoms. (Of alloys a frame has room for more than it has: `atom_capacity`.)"""
+        sizes = [eighths(int(np.max(b.targets.n_atoms))) for b in self.buckets]
         most = [max(1, round(self.training.batch_atoms / n)) for n in sizes]
         return [max(1, min(few(len(i)), n)) for n, i in zip(most, self.train, strict=True)]
 

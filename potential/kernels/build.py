@@ -23,7 +23,7 @@ import jax
 import jaxlib
 
 HERE = Path(__file__).resolve().parent
-HEADERS = ("moments.hpp", "moments_training.hpp", "graph_ffi.hpp")
+HEADERS = ("vectors.hpp", "moments.hpp", "moments_training.hpp", "graph_ffi.hpp")
 SOURCES = {"moments": ("moments_ffi.cpp", "moments_training_ffi.cpp"), "triplets": ("triplets_ffi.cpp",)}
 TARGETS = {"moments": ("moments", "moments_training"), "triplets": ("triplets", "triplets_back")}
 """Of each library: what is compiled, and its custom calls, each in two precisions."""
