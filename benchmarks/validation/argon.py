@@ -66,23 +66,37 @@ def series(summary: Any, *, leave_out: float = 0.1) -> Series:
     return Series(*(table[name][first:] for name in names))
 
 
-@functools.cache
-def ours(thermostat: str, barostat: str | None) -> tuple[list[Series], int, np.ndarray]:
-    """At T₁, T₂, or at (T₁, p₁), (T₂, p₁), (T₁, p₂), (T₂, p₂): series, N_f, velocities (frames, atoms, 3) of the first."""
+def run_of(
+    thermostat: str, barostat: str | None, copies: int, folder: Path, chosen: dict[str, Any]
+) -> tuple[list[Any], list[np.ndarray]]:
+    """`copies` crystals side by side: summaries, and velocities (frames, atoms, 3) of each after the first tenth."""
     import ase.io
 
     from adatom.md import Settings, simulate_many
 
-    points = [(t, p) for p in PRESSURES_GPA for t in TEMPERATURES][: 2 if barostat is None else 4]
     given: dict[str, Any] = {
         "thermostat": thermostat, "timestep_fs": TIMESTEP_FS, "thermostat_time_fs": 200.0, "precision": "float64", "skin": 1.0,
-        "interval": EVERY, "temperature_K": tuple(t for t, _ in points),
-        "steps": steps_of(30_000 if barostat is None else 20_000),
+        "interval": EVERY,
+    }  # fmt: skip
+    given |= chosen | ({} if barostat is None else {"ensemble": "npt", "barostat": barostat})
+    found = simulate_many(model(), [argon()] * copies, Settings(**given), trajectory=folder / "run.traj")
+
+    def velocities(k: int) -> np.ndarray:
+        frames = ase.io.read(folder / f"run-{k}.traj", ":")
+        return np.array([x.get_velocities() for x in frames[len(frames) // 10 :]])
+
+    return found, [velocities(k) for k in range(copies)]
+
+
+@functools.cache
+def ours(thermostat: str, barostat: str | None) -> tuple[list[Series], int, np.ndarray]:
+    """At T₁, T₂, or at (T₁, p₁), (T₂, p₁), (T₁, p₂), (T₂, p₂): series, N_f, velocities (frames, atoms, 3) of the first."""
+    points = [(t, p) for p in PRESSURES_GPA for t in TEMPERATURES][: 2 if barostat is None else 4]
+    chosen: dict[str, Any] = {
+        "temperature_K": tuple(t for t, _ in points), "steps": steps_of(30_000 if barostat is None else 20_000),
     }  # fmt: skip
     if barostat is not None:
-        given |= {"ensemble": "npt", "barostat": barostat, "pressure_GPa": tuple(p for _, p in points)}
+        chosen["pressure_GPa"] = tuple(p for _, p in points)
     with tempfile.TemporaryDirectory() as folder:
-        found = simulate_many(model(), [argon()] * len(points), Settings(**given), trajectory=Path(folder) / "run.traj")
-        frames = ase.io.read(Path(folder) / "run-0.traj", ":")
-    velocities = np.array([x.get_velocities() for x in frames[len(frames) // 10 :]])
-    return [series(x) for x in found], found[0].degrees_of_freedom, velocities
+        found, velocities = run_of(thermostat, barostat, len(points), Path(folder), chosen)
+    return [series(x) for x in found], found[0].degrees_of_freedom, velocities[0]

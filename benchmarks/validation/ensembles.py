@@ -57,7 +57,7 @@ def ensembles(rows: list[Row]) -> None:
                 ratio(rows, (f"{name}: E at two T",), first, others[0], total_energy=True)
             else:
                 ratio(rows, (f"{name}: U + pV at two T",), first, others[0])
-            groups = _equipartition(velocities, atoms.get_masses(), freedoms / (3.0 * n), TEMPERATURES[0])
+            groups = equipartition(velocities, atoms.get_masses(), freedoms / (3.0 * n))
             for label, (mean, error) in groups.items():
                 report(rows, of_mean("equipartition", f"{name}: {label}", mean, error, TEMPERATURES[0], 0.0, "K"))
             if barostat is not None:
@@ -86,7 +86,7 @@ def ratio(rows: list[Row], names: tuple[str, ...], first: Any, second: Any, *, t
         report(rows, Row("physical_validation", name, sigmas, 0.0, 1.0, sigmas, "σ"))
 
 
-def _equipartition(velocities: np.ndarray, masses: np.ndarray, share: float, target: float) -> dict[str, tuple[float, float]]:
+def equipartition(velocities: np.ndarray, masses: np.ndarray, share: float) -> dict[str, tuple[float, float]]:
     """Temperatures [K] of the three directions and of two halves of the atoms; `share` of each coordinate is free on average."""
     from ase import units
 
