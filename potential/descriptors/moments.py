@@ -71,9 +71,9 @@ class MomentsConfig(BaseModel):
         return self
 
     @property
-    def within_order(self) -> list[tuple[int, int, int]]:
+    def within_order(self) -> tuple[tuple[int, int, int], ...]:
         """The contractions of tensors there are."""
-        return [x for x in self.contractions if x[2] <= self.order]
+        return tuple(x for x in self.contractions if x[2] <= self.order)
 
     @property
     def centres(self) -> np.ndarray:
@@ -113,7 +113,7 @@ class Moments(nn.Module):
             multiplicity = jnp.asarray(count, dtype=r.dtype)[None, :, None]
             features.append((tensors[p] * tensors[p] * multiplicity).sum(axis=1))
         if c.within_order:
-            which, factors = terms(tuple(c.within_order))
+            which, factors = terms(c.within_order)
             whole = jnp.concatenate(tensors, axis=1)
             each = whole[:, which[0]] * whole[:, which[1]] * whole[:, which[2]]
             found = jnp.einsum("nkc,kx->nxc", each, jnp.asarray(factors, dtype=r.dtype))
