@@ -69,7 +69,6 @@ atoms = 8
 displacement_A = 0.1
 count = 16
 [select]
-rule = "determinant"
 labels = 9
 [label]
 calculator = "gpaw"
@@ -86,19 +85,10 @@ eigensolver = {name = "rmm-diis"}
 convergence = {density = 1e-5, energy = 1e-6}
 symmetry = {point_group = false}
 maxiter = 80
-[fit.model.descriptor]
-type = "moments"
-cutoff = 5.0
-n_radial = 8
-n_channels = 12
-order = 3
-[fit.model.fitting_net]
-widths = [32, 32]
 [fit.loss]
 stress_start = 10.0
 stress_end = 10.0
 [fit.training]
-batch_atoms = 128
 max_buckets = 1
 [fit.uncertainty]
 kind = "deep"
@@ -142,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", default=sys.executable, help="interpreter that has GPAW")
     parser.add_argument("--out", type=Path, default=Path("silicon-learn"))
-    parser.add_argument("--iterations", type=int, default=4)
+    parser.add_argument("--iterations", type=int, default=6)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args(arguments)
     import ase.io
