@@ -90,7 +90,8 @@ def native(name: str, n_atoms: int, steps: int, runs: int, interval: int) -> dic
 
 
 def parts(name: str, n_atoms: int, count: int) -> dict[str, float]:
-    """What a step is made of, each alone in compiled code: µs of CPU time per atom for one evaluation, and for one list."""
+    """What a step is made of, each alone in compiled code: µs per atom for one evaluation, and for one list. CPU time; on other
+    devices wall time."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -99,10 +100,11 @@ def parts(name: str, n_atoms: int, count: int) -> dict[str, float]:
     from adatom.md.field import Field, make_field
     from adatom.md.neighbours import NeighbourList, allocate, build
     from adatom.md.system import System, pack
-    from adatom.potential.evaluator import BLOCK
+    from adatom.potential.device import atoms_at_once, on_cpu
 
     Array = jax.Array
     source, atoms = potential_of(name), copper(n_atoms)
+    clock = time.process_time if on_cpu() else time.perf_counter
 
     @jax.jit
     def evaluate(field: Field, system: System, near: NeighbourList, positions: Array, cell: Array, n: Array) -> Array:
@@ -114,13 +116,13 @@ def parts(name: str, n_atoms: int, count: int) -> dict[str, float]:
 
     def timed(call: Any, argument: int) -> float:
         jax.block_until_ready(call(1))
-        begin = time.process_time()
+        begin = clock()
         jax.block_until_ready(call(argument))
-        return (time.process_time() - begin) / argument / n_atoms * 1e6
+        return (clock() - begin) / argument / n_atoms * 1e6
 
     with jax.enable_x64(True):
         field = make_field(source if POTENTIALS[name] else source.model, precision="float32")
-        packed = pack([atoms], field.model.elements, movable=[np.ones((n_atoms, 3))], block=BLOCK)
+        packed = pack([atoms], field.model.elements, movable=[np.ones((n_atoms, 3))], block=atoms_at_once())
         field, system = jax.device_put((field, packed.system))
         positions, cell = jnp.asarray(packed.positions), jnp.asarray(packed.cell)
         length = field.cutoff + SKIN

@@ -24,9 +24,9 @@ from jax import lax
 from adatom.md.neighbours import NeighbourList
 from adatom.md.system import System
 from adatom.potential.committee import slope, spread
-from adatom.potential.evaluator import BLOCK, Precision, fastest, self_test
+from adatom.potential.device import atoms_at_once
+from adatom.potential.evaluator import Precision, fastest, self_test
 from adatom.potential.graph import Graph
-from adatom.potential.kernels import KernelMoments
 from adatom.potential.model import EnergyModel
 from adatom.potential.model_file import load
 from adatom.potential.potential import Potential
@@ -80,7 +80,7 @@ class Field:
         graph = neighbours.graph(system, positions, cell)
 
         def one(model: EnergyModel, params: Any) -> Prediction:
-            return predict(model, params, graph, e0=self.e0, dtype=jnp.dtype(self.precision), block=BLOCK)
+            return predict(model, params, graph, e0=self.e0, dtype=jnp.dtype(self.precision), block=atoms_at_once())
 
         if self.fast_model is None:
             out = one(self.model, self.params)
@@ -104,14 +104,14 @@ class Field:
         )  # fmt: skip
 
     def _biased(self, out: Prediction, graph: Graph) -> Prediction:
-        found = slope(self.model, self.params, self.members, graph, dtype=jnp.dtype(self.precision), block=BLOCK)
+        found = slope(self.model, self.params, self.members, graph, dtype=jnp.dtype(self.precision), block=atoms_at_once())
         forces = out.forces - self.bias.astype(out.forces.dtype) * found.forces
         energy, stress = out.energy - self.bias * found.sigma, out.stress - self.bias * found.stress
         return replace(out, energy=energy, forces=forces, stress=stress)
 
     def _spread(self, system: System, graph: Graph) -> Array:
         """(a,) eV/Å."""
-        known = spread(self.model, self.params, self.members, graph, dtype=jnp.dtype(self.precision), block=BLOCK)
+        known = spread(self.model, self.params, self.members, graph, dtype=jnp.dtype(self.precision), block=atoms_at_once())
         return jnp.where(system.atom_mask, self.scale * known.forces, 0.0)
 
 
@@ -147,7 +147,7 @@ def make_field(sources: Source | Sequence[Source], *, precision: Precision, bias
         members = jax.tree.map(lambda *x: np.stack(x), *[x.params for x in potentials])
     elif first.committee is not None:
         members, one = {"network": first.committee.members}, jnp.asarray(first.committee.scales[1])
-    shortest = 0.0 if fast_model is None or isinstance(fast_model, KernelMoments) else fast_model.shortest
+    shortest = getattr(fast_model, "shortest", 0.0)
     e0: Any = np.asarray(first.statistics.e0)
     if bias and members is None:
         raise ValueError("a bias towards uncertainty needs a committee: a potential fitted with one, or several potentials")

@@ -28,12 +28,11 @@ from jax import lax
 
 from adatom.md.system import System
 from adatom.potential.compilation import jit
+from adatom.potential.device import numbers_at_once
 from adatom.potential.graph import Graph
 
 Array = jax.Array
 WORD = 32
-CHUNK = 1 << 17
-"""Numbers worked on at a time, so that they stay in cache."""
 
 
 class Plan(NamedTuple):
@@ -193,7 +192,7 @@ def _words(system: System, plan: Plan, table: _Table, wrapped: Array, cell: Arra
             words.append(jnp.where(bits, power[None, None, :], jnp.uint32(0)).sum(axis=-1, dtype=jnp.uint32))
         return jnp.stack(words, axis=1)
 
-    together = max(1, CHUNK // (m * m * offsets))
+    together = max(1, numbers_at_once() // (m * m * offsets))
     return lax.map(one, jnp.arange(n_bins, dtype=jnp.int32), batch_size=min(together, n_bins))
 
 
@@ -260,7 +259,7 @@ def build(system: System, plan: Plan, positions: Array, cell: Array, length: flo
         neighbours, shifts, mask, reverse = (jnp.concatenate(x) for x in zip(*parts, strict=True))
         return neighbours, shifts.T, mask, reverse
 
-    together = max(1, CHUNK // (words.shape[-1] * max(slots, 1)))
+    together = max(1, numbers_at_once() // (words.shape[-1] * max(slots, 1)))
     rows = lax.map(row, jnp.arange(n, dtype=jnp.int32), batch_size=min(together, n))
     neighbours, shifts, mask, reverse = rows
     heights, grid = table.bins.heights, jnp.asarray(plan.grid, dtype=positions.dtype)[None, :]

@@ -27,11 +27,11 @@ from adatom.md.lbfgs import LBFGS, MEMORY
 from adatom.md.neighbours import Plan, allocate, enlarge
 from adatom.md.output import check_paths, frame_of, paths_for
 from adatom.md.prepare import available_memory, bytes_per_atom
-from adatom.md.run import ATOM_STEPS
 from adatom.md.system import Packed, pack
 from adatom.md.trajectory import open_writer
 from adatom.md.velocities import movable
-from adatom.potential.evaluator import BLOCK, Precision
+from adatom.potential.device import atom_steps_at_once, atoms_at_once
+from adatom.potential.evaluator import Precision
 
 Array = jax.Array
 Algorithm = Literal["lbfgs", "fire"]
@@ -194,7 +194,7 @@ class _Batch:
     ) -> None:
         self.starts, self.paths, self.shrink = starts, paths, SHRINK if setup.cell != "fixed" else 0.0
         self.packed: Packed = pack(
-            [x.atoms for x in starts], field.model.elements, movable=[x.movable for x in starts], block=BLOCK
+            [x.atoms for x in starts], field.model.elements, movable=[x.movable for x in starts], block=atoms_at_once()
         )
         counts, volume = np.array([float(len(x.atoms)) for x in starts]), np.abs(np.linalg.det(self.packed.cell))
         factor = np.sqrt(counts) * np.cbrt(volume / counts) if setup.cell != "fixed" else np.ones(len(starts))
@@ -210,7 +210,7 @@ class _Batch:
     def go(self, max_steps: int, interval: int, report: Callable[[int, int], None] | None) -> list[Relaxation]:
         """All steps; frames every `interval`, of structures that have moved since the last."""
         writers = [None if path is None else open_writer(path) for path in self.paths]
-        block, step, moved = max(1, ATOM_STEPS // self.system.n_rows), 0, np.ones(len(self.starts), dtype=bool)
+        block, step, moved = max(1, atom_steps_at_once() // self.system.n_rows), 0, np.ones(len(self.starts), dtype=bool)
         try:
             while True:
                 active = np.asarray(self.progress.active)

@@ -2,7 +2,7 @@
 
     begin, or restart.load ─► [ advance to the next event ─► (overflow: larger plan, the block again) ─► write, checkpoint ]*
 
-Blocks end where a frame or a row is due, and often enough for Ctrl-C to be answered.
+Blocks end where a frame or a row is due, and after some seconds, so that Ctrl-C is heard.
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ from adatom.md.results import Interrupted, MDSummary, Stop
 from adatom.md.state import State
 from adatom.md.system import pack
 from adatom.md.thermo import Thermo, read_log
-from adatom.potential.evaluator import BLOCK, ExtrapolationWarning
+from adatom.potential.device import atom_steps_at_once, atoms_at_once
+from adatom.potential.evaluator import ExtrapolationWarning
 
-ATOM_STEPS = 100_000
-"""Atoms × steps of a block at most: some seconds, after which Ctrl-C is heard."""
 SHRINK = 0.05
 
 
@@ -47,7 +46,7 @@ class Run:
     ) -> None:  # fmt: skip
         self.field, self.prepared, self.chosen, self.paths, self.checkpoint = field, prepared, chosen, paths, checkpoint
         moves = [x.motion.movable for x in prepared]
-        self.packed = pack([x.atoms for x in prepared], field.model.elements, movable=moves, block=BLOCK)
+        self.packed = pack([x.atoms for x in prepared], field.model.elements, movable=moves, block=atoms_at_once())
         conditions, guarding = conditions_of(chosen, prepared, self.packed, field, guards)
         self.field, self.system, self.conditions = jax.device_put((field, self.packed.system, conditions))
         self.length = field.cutoff + chosen.skin
@@ -129,7 +128,7 @@ class Run:
     def _next_stop(self, step: int) -> int:
         """Where the next block ends; the first one ends at step 0."""
         c = self.chosen
-        every = [c.interval, c.log_interval or c.interval, max(1, ATOM_STEPS // self.system.n_rows)]
+        every = [c.interval, c.log_interval or c.interval, max(1, atom_steps_at_once() // self.system.n_rows)]
         return min([c.steps, *((step // n + 1) * n for n in every)])
 
     def _enlarged(self, progress: Progress, attempt: Progress) -> Progress:

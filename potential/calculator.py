@@ -10,7 +10,7 @@ import ase
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from adatom.potential.evaluator import BLOCK, Evaluator, Precision
+from adatom.potential.evaluator import Evaluator, Precision
 from adatom.potential.model_file import load
 from adatom.potential.potential import Potential
 from adatom.potential.structure import from_atoms
@@ -38,7 +38,7 @@ class AdatomCalculator(Calculator):
         *,
         dtype: Precision = "float32",
         skin: float = 0.5,
-        block: int | None = BLOCK,
+        block: int | None = 0,
         uncertainty: bool = False,
     ) -> None:
         super().__init__()

@@ -22,17 +22,16 @@ from ase.data import chemical_symbols
 from adatom.potential.committee import Spread, spread
 from adatom.potential.compilation import jit
 from adatom.potential.compression import Compressed, compress
+from adatom.potential.device import atoms_at_once
 from adatom.potential.families import family_of, neighbour_limits
 from adatom.potential.graph import Graph, Neighbourhood, batch, neighbourhood
-from adatom.potential.kernels import KernelMoments, kernel
+from adatom.potential.kernels import GpuMoments, KernelMoments, kernel, on_gpu
 from adatom.potential.model import EnergyModel, Params
 from adatom.potential.potential import Potential
 from adatom.potential.predict import Prediction, predict
 from adatom.potential.structure import Structure
 
 Precision = Literal["float32", "float64"]
-BLOCK = 33
-"""Atoms worked on at a time: their intermediates stay in L2. Not a multiple of 32, whose rows alias in the cache."""
 TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
 _tested: set[tuple[int, str]] = set()
 
@@ -74,9 +73,11 @@ def _predict(model: EnergyModel, params: Any, graph: Graph, dtype: str, block: i
     return predict(model, params, graph, e0=params["statistics"].e0, dtype=jnp.dtype(dtype), block=block)
 
 
-def fastest(model: EnergyModel, params: Params, precision: Precision) -> tuple[KernelMoments | Compressed, Params] | None:
+def fastest(
+    model: EnergyModel, params: Params, precision: Precision
+) -> tuple[KernelMoments | GpuMoments | Compressed, Params] | None:
     """What is evaluated in place of the model: a compiled kernel, a compressed model, or None where there is neither."""
-    return kernel(model, params, precision) or compress(model, params, precision)
+    return kernel(model, params, precision) or on_gpu(model, params) or compress(model, params, precision)
 
 
 def self_test(potential: Potential, precision: Precision) -> None:
@@ -104,6 +105,7 @@ class Evaluator:
     """Call it with a Structure. `n_builds` counts neighbour lists, `n_shapes` array shapes (compilations) so far.
 
     compressed: by the compiled kernel or the compressed model where there is one, `kernel` and `compression` (or None).
+    block: atoms worked on at a time; 0: as many as suit the device, None: all.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class Evaluator:
         *,
         precision: Precision = "float32",
         skin: float = 0.5,
-        block: int | None = BLOCK,
+        block: int | None = 0,
         compressed: bool = True,
         test: bool = True,
     ) -> None:
@@ -120,7 +122,8 @@ class Evaluator:
             raise ValueError(f"precision must be 'float32' or 'float64', not {precision!r}")
         if not skin >= 0.0:
             raise ValueError(f"skin must not be negative, got {skin}")
-        self.potential, self.precision, self.skin, self.block = potential, precision, float(skin), block
+        self.potential, self.precision, self.skin = potential, precision, float(skin)
+        self.block = atoms_at_once() if block == 0 else block
         self.n_builds, self.n_shapes = 0, 0
         self._reference: Structure | None = None
         self._graph: Graph | None = None
@@ -136,7 +139,7 @@ class Evaluator:
             self._members = jax.device_put({"network": potential.committee.members}) if potential.committee else None
             found = fastest(potential.model, potential.params, precision) if compressed else None
             fast = found and found[0]
-            self.compression = None if isinstance(fast, KernelMoments) else fast
+            self.compression = None if isinstance(fast, KernelMoments | GpuMoments) else fast
             self.kernel = fast if isinstance(fast, KernelMoments) else None
             self._fast = self._exact if found is None else (found[0], jax.device_put(found[1]))
 

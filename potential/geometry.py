@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from adatom.potential.device import atoms_at_once
+
 Array = jax.Array
-ROWS = 128
 
 
 def pair_vectors(
@@ -67,7 +68,7 @@ def forces_from_rows(gradient: Array, reverse: Array) -> Array:
         other = flat[(r // k * (3 * k) + r % k)[None, :] + jnp.arange(0, 3 * k, k, dtype=r.dtype)[:, None]]
         return (g - other).sum(axis=-1)
 
-    return lax.map(one, (gradient, back), batch_size=min(a, ROWS))
+    return lax.map(one, (gradient, back), batch_size=min(a, 4 * atoms_at_once()))
 
 
 def virials_from_pairs(vectors: Array, gradient: Array) -> Array:

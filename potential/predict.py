@@ -59,10 +59,11 @@ def predict(model: EnergyModel, params: Any, graph: Graph, *, e0: Array, dtype: 
             return values.sum(axis=0, keepdims=True)
         return jax.ops.segment_sum(values, structure, graph.n_structures)
 
-    if isinstance(model, KernelMoments):
-        energies, forces, virials, nearest = model.rows(params, graph)
-    else:
-        energies, forces, virials, nearest = _by_gradient(model, params, graph, dtype, block)
+    with jax.default_matmul_precision("highest"):  # where float32 has few bits by default: on GPUs
+        if isinstance(model, KernelMoments):
+            energies, forces, virials, nearest = model.rows(params, graph)
+        else:
+            energies, forces, virials, nearest = _by_gradient(model, params, graph, dtype, block)
     each = zip(jnp.asarray(e0).astype(wide), graph.atom_capacity, strict=True)
     alone = jnp.concatenate([jnp.broadcast_to(x, n) for x, n in each])
     atomic = jnp.where(jnp.asarray(graph.atom_mask), energies.astype(wide) + alone, 0.0)
@@ -111,7 +112,8 @@ def energies(model: EnergyModel, params: Any, graph: Graph, *, positions: Array,
     )
     rows = jnp.arange(len(structure), dtype=jnp.int32)
     d = pair_vectors(positions, cell, structure, rows, neighbours, shifts, mask, 2.0 * model.cutoff).astype(dtype)
-    e = model.atomic_energies(params, d, graph.slot_capacity, graph.atom_capacity)
+    with jax.default_matmul_precision("highest"):
+        e = model.atomic_energies(params, d, graph.slot_capacity, graph.atom_capacity)
     return jnp.where(jnp.asarray(graph.atom_mask), e, jnp.zeros_like(e))
 
 

@@ -16,7 +16,7 @@ of features not with the number of elements. Family of moment tensor potentials 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import product
 from math import factorial
@@ -85,9 +85,11 @@ class MomentsConfig(BaseModel):
 
 
 class Moments(nn.Module):
-    """(3, n, k) vectors -> (n, features)."""
+    """(3, n, k) vectors -> (n, features). On a GPU two of its steps are others (`adatom.potential.kernels.moments_gpu`)."""
 
     config: MomentsConfig
+    monomials_of: Callable[[Array, int], Array] = unit_monomials
+    contract: Callable[[Array, tuple[tuple[int, int, int], ...]], Array] | None = None
 
     @nn.compact
     def __call__(self, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
@@ -97,7 +99,7 @@ class Moments(nn.Module):
         eta = float(0.5 / (centres[1] - centres[0]) ** 2)
         x = r[:, None, :] - jnp.asarray(centres, dtype=r.dtype)[None, :, None]
         g = jnp.exp(-eta * x * x) * smooth_step_down(r, 0.0, c.cutoff)[:, None, :]
-        y = unit_monomials(vectors / r[None], c.order).transpose(1, 0, 2)
+        y = self.monomials_of(vectors / r[None], c.order).transpose(1, 0, 2)
         sums = jnp.concatenate([jnp.einsum("nmk,nbk->nmb", y[:, :, s], g[:, :, s]) for s in sections(slots)], axis=2)
         features, tensors, start = [], [], 0
         for p in range(c.order + 1):
@@ -113,12 +115,16 @@ class Moments(nn.Module):
             multiplicity = jnp.asarray(count, dtype=r.dtype)[None, :, None]
             features.append((tensors[p] * tensors[p] * multiplicity).sum(axis=1))
         if c.within_order:
-            which, factors = terms(c.within_order)
-            whole = jnp.concatenate(tensors, axis=1)
-            each = whole[:, which[0]] * whole[:, which[1]] * whole[:, which[2]]
-            found = jnp.einsum("nkc,kx->nxc", each, jnp.asarray(factors, dtype=r.dtype))
+            found = (self.contract or contracted)(jnp.concatenate(tensors, axis=1), c.within_order)
             features.append(found.reshape(len(found), -1))
         return jnp.concatenate(features, axis=1)
+
+
+def contracted(tensors: Array, contractions: tuple[tuple[int, int, int], ...]) -> Array:
+    """(n, monomials, channels) -> (n, contractions, channels)."""
+    which, factors = terms(contractions)
+    each = tensors[:, which[0]] * tensors[:, which[1]] * tensors[:, which[2]]
+    return jnp.einsum("nkc,kx->nxc", each, jnp.asarray(factors, dtype=tensors.dtype))
 
 
 @cache

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adatom.potential.descriptors import MomentsConfig
+from adatom.potential.device import on_cpu
 from adatom.potential.graph import Graph
 from adatom.potential.kernels.build import compiled
 from adatom.potential.model import EnergyModel, Faster, Model, Params, repulsion_radius
@@ -108,7 +109,7 @@ def kernel(model: EnergyModel, params: Params, precision: str) -> tuple[KernelMo
     compiled."""
     if not isinstance(model, Model) or not isinstance(model.config.descriptor, MomentsConfig):
         return None
-    if jax.default_backend() != "cpu" or compiled().library is None:
+    if not on_cpu() or compiled().library is None:
         return None
     with jax.enable_x64(True):
         return KernelMoments(model), {**params, "kernel": pack(model, params, jnp.dtype(precision))}

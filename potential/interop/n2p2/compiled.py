@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adatom.potential.device import on_cpu
 from adatom.potential.interop.n2p2.config import NARROW, RADIAL, Compact, CutoffType, Gaussian, N2p2Config
 from adatom.potential.interop.n2p2.moments import by_moments
 from adatom.potential.kernels.build import compiled
@@ -32,7 +33,7 @@ def in_cpp(f: Gaussian | Compact) -> TypeGuard[Gaussian]:
 def available(config: N2p2Config) -> bool:
     """Whether a model has such functions, on a device and machine that can run them."""
     some = any(in_cpp(f) for functions in config.functions for f in functions)
-    return some and jax.default_backend() == "cpu" and compiled("triplets").library is not None
+    return some and on_cpu() and compiled("triplets").library is not None
 
 
 def compiled_sums(vectors: Array, columns: tuple[slice, slice], functions: Sequence[Gaussian], config: N2p2Config) -> Array:
