@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
@@ -81,7 +82,7 @@ def native(name: str, n_atoms: int, steps: int, runs: int, interval: int) -> dic
                 continue
             counted, used, passed = counted + now[0] - last[0], used + now[1] - last[1], passed + now[2] - last[2]
         rebuilds = out.rows[-1].rebuilds
-    each = 1e6 / n_atoms / counted
+    each = 1e6 / n_atoms / counted if counted else math.nan
     return {
         "what": f"adatom.md, {name}", "precision": "float32", "cpu": each * used, "wall": each * passed, "counted_steps": counted,
         "cpu_share": used / passed, "rebuilds_per_step": rebuilds / steps, "enlarged": enlarged,
