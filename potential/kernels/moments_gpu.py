@@ -16,8 +16,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 
 from adatom.potential.descriptors import MomentsConfig
 from adatom.potential.descriptors.moments import Moments, terms
@@ -126,19 +124,19 @@ def _flat(x: Array) -> Array:
 
 def _call(sums: Sums, rows: Array, shape: Sequence[int], interpret: bool) -> Array:
     """Rows (rows, points) -> the sums of their products (n, sums, channels)."""
+    from jax.experimental import pallas as pl  # a quarter of what importing this package would take
+    from jax.experimental.pallas import triton
+
     n, _, channels = shape
     chosen: dict[str, Any] = {"interpret": True}
     if not interpret:
         chosen = {"compiler_params": triton.CompilerParams(num_warps=THREADS // 32)}
+    blocks = [pl.BlockSpec((height, THREADS), lambda i: (0, i)) for height in (len(rows), len(sums))]
     out = pl.pallas_call(
         partial(_products, sums), jax.ShapeDtypeStruct((len(sums), rows.shape[1]), rows.dtype),
-        grid=(rows.shape[1] // THREADS,), in_specs=[_block(len(rows))], out_specs=_block(len(sums)), **chosen,
+        grid=(rows.shape[1] // THREADS,), in_specs=blocks[:1], out_specs=blocks[1], **chosen,
     )(rows)  # fmt: skip
     return out[:, : n * channels].reshape(len(sums), n, channels).transpose(1, 0, 2)
-
-
-def _block(rows: int) -> pl.BlockSpec:
-    return pl.BlockSpec((rows, THREADS), lambda i: (0, i))
 
 
 def _products(sums: Sums, rows: Any, out: Any) -> None:
