@@ -32,6 +32,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "the default": (),
     "as it was until 2026-11-26": BEFORE,
     "Adam": BEFORE[:1],
+    "size small": ("model.size=small",),
+    "size large": ("model.size=large",),
     "64-64": BEFORE[1:2],
     "64 atoms a batch": BEFORE[2:3],
     "10 Gaussians": BEFORE[3:4],

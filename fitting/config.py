@@ -45,10 +45,24 @@ class DataConfig(_Section):
     audit: Annotated[Literal["refuse", "warn", "off"], Field(description="refuse: stop at findings of severity error")] = "refuse"
 
 
+SIZES: dict[str, dict[str, dict[str, Any]]] = {
+    "small": {
+        "descriptor": {"type": "moments", "n_channels": 8, "order": 3, "contractions": ((1, 1, 2), (2, 2, 2))},
+        "fitting_net": {"widths": (16, 16)},
+    },
+    "medium": {},
+    "large": {"descriptor": {"type": "moments", "n_channels": 32, "n_radial": 10}, "fitting_net": {"widths": (64, 64)}},
+}
+"""What the named sizes have in place of the defaults."""
+
+
 class ModelSection(_Section):
     """[model]: the shape of the potential."""
 
     elements: Annotated[tuple[str, ...], Field(description="symbols; empty: those of the training data")] = ()
+    size: Annotated[
+        Literal["small", "medium", "large"], Field(description="of a moments model, where descriptor and fitting_net say nothing")
+    ] = "medium"
     descriptor: DescriptorConfig = MomentsConfig()
     fitting_net: FittingNetConfig = FittingNetConfig()
     repulsion: Annotated[bool, Field(description="screened nuclear repulsion below the shortest distances in the data")] = True
@@ -57,6 +71,18 @@ class ModelSection(_Section):
         Field(description="auto: isolated-atom frames where there are any, else least squares; or given, eV"),
     ] = "auto"
     start_from: Annotated[str, Field(description="an .adatom file: its form and parameters instead of fresh ones")] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sized(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        chosen = SIZES.get(str(given.get("size")), {})
+        own = {k: x for k in chosen if isinstance(x := given.get(k, {}), dict)}
+        kind = own.get("descriptor", {}).get("type", "moments")
+        if chosen and kind != "moments":
+            raise ValueError(f"size is for moments; give the sizes of {kind} by their own keys")
+        return {**given, **{k: {**chosen[k], **x} for k, x in own.items()}}
 
     @model_validator(mode="after")
     def _symbols(self) -> ModelSection:

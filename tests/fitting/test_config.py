@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adatom.fitting.config import ConfigError, FitConfig, dump_config, load_config, template
-from adatom.potential.descriptors import DeepPotentialConfig, SymmetryFunctionsConfig
+from adatom.fitting.config import SIZES, ConfigError, FitConfig, dump_config, load_config, template
+from adatom.potential.descriptors import DeepPotentialConfig, MomentsConfig, SymmetryFunctionsConfig
 
 
 def toml(tmp_path: Path, text: str) -> Path:
@@ -79,6 +79,18 @@ def test_settings_change_only_their_key_and_overrides_win(tmp_path: Path) -> Non
     config = load_config(path, ["training.epochs=6", "model.descriptor.cutoff=4.5"], {"training.epochs": 9})
     assert (config.training.epochs, config.training.seed) == (9, 4)
     assert config.model.descriptor == SymmetryFunctionsConfig(n_radial=5, cutoff=4.5)
+
+
+def test_named_sizes_and_what_is_given_beside_them() -> None:
+    small, medium, large = (load_config(None, [f"model.size={s}", "model.descriptor.cutoff=6"]).model for s in SIZES)
+    assert (small.fitting_net.widths, large.fitting_net.widths) == ((16, 16), (64, 64))
+    n_channels = [x.descriptor.n_channels for x in (small, medium, large) if isinstance(x.descriptor, MomentsConfig)]
+    assert n_channels == [8, 16, 32]
+    assert {x.descriptor.cutoff for x in (small, medium, large)} == {6.0}
+    own = load_config(None, ["model.size=large", "model.fitting_net.widths=[5]", "model.descriptor.n_channels=3"]).model
+    assert (own.fitting_net.widths, own.descriptor.n_features(1)) == ((5,), 3 * 14)
+    with pytest.raises(ConfigError, match="size is for moments; give the sizes of deep_potential by their own keys"):
+        load_config(None, ["model.size=small", "model.descriptor.type=deep_potential"])
 
 
 def test_the_kind_of_descriptor_chooses_its_keys() -> None:
