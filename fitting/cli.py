@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -52,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--test", nargs="+", metavar="DATA", help="files to report errors on, never learnt from")
     p.add_argument("--out", metavar="DIR", help="where results go (default: CONFIG's name without .toml, or `fit`)")
     p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    p.add_argument("--meet", metavar="HOST:PORT", help="one fit in several processes: where they meet, the same in each")
+    p.add_argument("--processes", type=int, default=1, metavar="N", help="how many processes meet")
+    p.add_argument("--process", type=int, default=0, metavar="I", help="which this is, from 0; 0 writes the results")
     p.add_argument("--start-from", metavar="MODEL", help="an .adatom file: go on from its parameters, with new data")
     p.add_argument("--set", action="append", default=[], metavar="section.key=value", dest="settings", help="change one key")
     p.set_defaults(run=_fit)
@@ -128,6 +133,12 @@ def _fit(a: argparse.Namespace) -> int:
     elif source is None and not a.train:
         raise ConfigError("give a CONFIG.toml, or --train DATA")
     config = load_config(source, a.settings, overrides)
+    if a.meet and not _first_of_several(a):
+        with tempfile.TemporaryDirectory() as copy:
+            if a.resume:
+                shutil.copytree(out, copy, dirs_exist_ok=True)
+            fit(config, copy, resume=a.resume, say=lambda _: None)
+        return 0
     try:
         result = fit(config, out, resume=a.resume, say=_say)
     except (Interrupted, KeyboardInterrupt) as stop:
@@ -138,6 +149,16 @@ def _fit(a: argparse.Namespace) -> int:
             print(f"\n{name}\n{table(result.errors[name])}")
     print(f"\nwritten to {out}: model.adatom, metrics.json, log.jsonl, learning_curve.png, parity.png, config.toml")
     return 0
+
+
+def _first_of_several(a: argparse.Namespace) -> bool:
+    from adatom.fitting.config import ConfigError
+    from adatom.fitting.parallel import join
+
+    try:
+        return join(a.meet, a.processes, a.process)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"--meet {a.meet}: {error}") from error
 
 
 def _test(a: argparse.Namespace) -> int:

@@ -37,8 +37,12 @@ def _penalty(x: Array, delta: float | None) -> Array:
     return jnp.where(a <= delta, x * x, delta * (2.0 * a - delta))
 
 
-def loss(prediction: Prediction, graph: Graph, targets: Targets, prefactors: Prefactors, huber: float | None = None) -> jax.Array:
-    """The loss of one batch, in the dtype of the energies. `huber` is δ in units of each term, None for squares."""
+def loss(
+    prediction: Prediction, graph: Graph, targets: Targets, prefactors: Prefactors, huber: float | None = None,
+    across: str | None = None,
+) -> jax.Array:  # fmt: skip
+    """The loss of one batch, in the dtype of the energies. `huber` is δ in units of each term, None for squares; `across` the
+    axis of the devices that have the other parts of the batch: losses and gradients are then parts of a sum."""
     s = graph.n_structures
     wide = prediction.energy.dtype
     n = targets.n_atoms.astype(wide)
@@ -51,6 +55,7 @@ def loss(prediction: Prediction, graph: Graph, targets: Targets, prefactors: Pre
 
     def mean(x: Array, w: Array) -> jax.Array:
         count = (w > 0).sum().astype(wide)
+        count = jax.lax.psum(count, across) if across else count
         return jnp.sum(x * w) / jnp.maximum(count, 1.0)
 
     return (

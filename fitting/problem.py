@@ -48,10 +48,12 @@ class Problem:
         return epochs_of(self.training, atoms)
 
     def frames_per_batch(self) -> list[int]:
-        """Of every bucket, for about `batch_atoms` atoms. (Of alloys a frame has room for more than it has: `atom_capacity`.)"""
+        """Of every bucket, for about `batch_atoms` atoms; every device gets as many. (Of alloys a frame has room for more than it
+        has: `atom_capacity`.)"""
         sizes = [eighths(int(np.max(b.targets.n_atoms))) for b in self.buckets]
         most = [max(1, round(self.training.batch_atoms / n)) for n in sizes]
-        return [max(1, min(few(len(i)), n)) for n, i in zip(most, self.train, strict=True)]
+        devices = jax.device_count()
+        return [-(-max(1, min(few(len(i)), n)) // devices) * devices for n, i in zip(most, self.train, strict=True)]
 
     def batches(self, epoch: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
         """(bucket, frames, present) of one epoch, in its order."""

@@ -16,10 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from adatom.fitting.batches import Bucket, Targets
 from adatom.fitting.config import LossConfig, TrainingConfig
 from adatom.fitting.loss import Prefactors, loss
+from adatom.fitting.parallel import AXIS, mesh, on_each, parts
 from adatom.fitting.problem import Problem, forward
 from adatom.fitting.soap import scale_by_soap
 from adatom.fitting.training_errors import Sums, error_sums
@@ -71,22 +73,36 @@ def make_optimiser(config: TrainingConfig, total: int | Array) -> optax.Gradient
 
 def make_step(problem: Problem, total: int) -> Callable[..., tuple[TrainState, Sums, Array]]:
     """The compiled train step: (state, number of the bucket, index, present) -> (state, error sums, loss)."""
+    devices = mesh()
     unused: dict[str, Any] = {name: TrainingConfig.model_fields[name].default for name in NOT_COMPILED}
     static = problem.model, problem.loss, problem.training.model_copy(update=unused)
     steps = jnp.asarray(total, dtype=jnp.int32)
 
     def call(state: TrainState, k: int, index: np.ndarray, present: np.ndarray) -> tuple[TrainState, Sums, Array]:
         own = None if problem.resampling is None else problem.resampling[k]
-        return _step(*static, state, steps, problem.statistics, problem.fixed, problem.buckets[k], index, present, own)
+        batch = parts(index, devices), parts(present, devices)
+        return _step(*static, devices, state, steps, problem.statistics, problem.fixed, problem.buckets[k], own, *batch)
 
     return call
 
 
-@partial(jit, static_argnames=("model", "loss_config", "training"))
+@partial(jit, static_argnames=("model", "loss_config", "training", "devices"))
 def _step(
-    model: FittedModel, loss_config: LossConfig, training: TrainingConfig, state: TrainState, total: Array,
-    statistics: Statistics, fixed: Params, bucket: Bucket, index: Array, present: Array, resampling: Array | None,
+    model: FittedModel, loss_config: LossConfig, training: TrainingConfig, devices: Mesh | None, *arguments: Any
+) -> tuple[TrainState, Sums, Array]:
+    if devices is None:
+        return _on_one(model, loss_config, training, None, *arguments)
+    divided = (*[False] * (len(arguments) - 2), True, True)
+    each = on_each(partial(_on_one, model, loss_config, training, AXIS), devices, divided)
+    found: tuple[TrainState, Sums, Array] = each(*arguments)
+    return found
+
+
+def _on_one(
+    model: FittedModel, loss_config: LossConfig, training: TrainingConfig, across: str | None, state: TrainState, total: Array,
+    statistics: Statistics, fixed: Params, bucket: Bucket, resampling: Array | None, index: Array, present: Array,
 ) -> tuple[TrainState, Sums, Array]:  # fmt: skip
+    """across: the axis of the devices that have other parts of the batch."""
     optimiser = make_optimiser(training, total)
     weights = prefactors(loss_config, decay(state.step, total, training))
     done = state.step.astype(jnp.float32)
@@ -98,9 +114,12 @@ def _step(
             whole = merge(fixed, network) if fixed else network
             graph, targets, out = forward(model, whole, statistics, bucket, index, present, training.precision)
             targets = targets if own is None else reweighted(targets, own[index])
-            return loss(out, graph, targets, weights, loss_config.huber or None), error_sums(out, graph, targets)
+            value = loss(out, graph, targets, weights, loss_config.huber or None, across)
+            return value, error_sums(out, graph, targets)
 
         (value, sums), gradient = jax.value_and_grad(objective, has_aux=True)(network)
+        if across:
+            value, sums, gradient = jax.lax.psum((value, sums, gradient), across)
         with jax.numpy_dtype_promotion("standard"):  # optax takes powers of an int32 count
             updates, opt = optimiser.update(gradient, opt, network, step=state.step)
         network = optax.apply_updates(network, updates)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adatom.fitting.interrupts import undisturbed
+from adatom.fitting.parallel import mesh, whole
 from adatom.fitting.problem import Problem
 from adatom.fitting.step import TrainState, decay, make_optimiser, make_step
 from adatom.fitting.training_errors import Sums, add, evaluate, nothing, rmse, score
@@ -70,9 +71,11 @@ def train(
         window = [carried]
         say(f"resumed at step {int(state.step)} of {total}")
     _keep_log(log, counters["evaluated"])
-    buckets, resampling, fixed = jax.device_put((list(problem.buckets), problem.resampling, problem.fixed))
-    problem = replace(problem, buckets=buckets, resampling=resampling, fixed=fixed)
-    step, state = make_step(problem, total), jax.device_put(state)
+    devices = mesh()
+    buckets, resampling, fixed = whole((list(problem.buckets), problem.resampling, problem.fixed), devices)
+    step, state = make_step(replace(problem, buckets=buckets, resampling=resampling, fixed=fixed), total), whole(state, devices)
+    if devices is None:
+        problem = replace(problem, buckets=buckets, resampling=resampling, fixed=fixed)
     start = last_save = time.monotonic()
     before = float(counters["seconds"])
 
@@ -133,7 +136,7 @@ def _after_evaluation(
 ) -> tuple[TrainState, dict[str, Any]]:
     """Evaluate the averaged weights, keep them where they are the best so far (or there is no validation), write the log line."""
     has_validation = any(len(i) for i in problem.valid)
-    sums = evaluate(problem, state.average, problem.valid if has_validation else problem.train)
+    sums = evaluate(problem, jax.device_get(state.average), problem.valid if has_validation else problem.train)
     now, best = score(sums, problem.loss), counters["best_score"]
     enough = sum(len(i) for i in problem.valid) >= (1 if problem.training.patience else FEW)
     judged = enough and bool((now > 0.0).all())  # else no validation frame has a label that the loss weighs at its end
@@ -149,8 +152,8 @@ def _after_evaluation(
         return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - better.ndim)), new, old)
 
     best = now if best is None else np.where(better, now, best)
-    chosen = jax.tree.map(choose, state.average, state.best)
-    return state._replace(best=chosen), {**counters, "best_score": best.tolist(), "best_epoch": line["epoch"]}
+    chosen = jax.tree.map(choose, *jax.device_get((state.average, state.best)))
+    return state._replace(best=whole(chosen, mesh())), {**counters, "best_score": best.tolist(), "best_epoch": line["epoch"]}
 
 
 def _epoch_of(line: str) -> float:
