@@ -28,8 +28,9 @@ from jax import lax
 
 from adatom.md.system import System
 from adatom.potential.compilation import jit
-from adatom.potential.device import numbers_at_once
+from adatom.potential.device import numbers_at_once, on_cpu
 from adatom.potential.graph import Graph
+from adatom.potential.kernels.build import compiled
 
 Array = jax.Array
 WORD = 32
@@ -221,6 +222,42 @@ def build(system: System, plan: Plan, positions: Array, cell: Array, length: flo
     """All pairs closer than `length` Å. positions (a, 3), cell (s, 3, 3). Check `overflow` before using the list."""
     table = _fill(system, plan, positions, cell, length)
     wrapped = positions - jnp.einsum("ac,acd->ad", table.bins.images, cell[system.structure], precision="highest")
+    in_cpp = positions.dtype == jnp.float64 and on_cpu() and compiled("neighbours").library is not None
+    rows = (_compiled_rows if in_cpp else _rows)(system, plan, table, wrapped, cell, length)
+    heights, grid = table.bins.heights, jnp.asarray(plan.grid, dtype=positions.dtype)[None, :]
+    enough = jnp.asarray(plan.reach, dtype=positions.dtype)[None, :] * heights >= length * grid
+    needs = Needs(table.fullest, rows.most, (enough | (~system.pbc & (grid == 1.0)) | jnp.isnan(heights)).all())
+    room = jnp.asarray(plan.slot_capacity, dtype=jnp.int32)
+    overflow = (needs.bin > plan.bin_capacity) | (needs.slots > room).any() | ~needs.fits
+    own = jnp.arange(rows.mask.size, dtype=jnp.int32)
+    reverse = jnp.where(overflow, own, rows.reverse.reshape(-1))
+    return NeighbourList(
+        rows.neighbours, rows.shifts, rows.mask, reverse, table.bins.images, positions, cell, overflow, needs, plan.slot_capacity
+    )
+
+
+class _Rows(NamedTuple):
+    """neighbours (a, k), shifts (3, a, k), mask (a, k), reverse (a, k); most (t,) neighbours of every species."""
+
+    neighbours: Array
+    shifts: Array
+    mask: Array
+    reverse: Array
+    most: Array
+
+
+def _compiled_rows(system: System, plan: Plan, table: _Table, wrapped: Array, cell: Array, length: float) -> _Rows:
+    """As `_rows`, by `potential/kernels/neighbours_ffi.cpp`: the same to the last bit, and ten times as fast on a core."""
+    a, k, t = system.n_rows, sum(plan.slot_capacity), len(plan.slot_capacity)
+    shapes = [((a, k), jnp.int32), ((a, k, 3), jnp.int8), ((a, k), jnp.bool_), ((a, k), jnp.int32), ((t,), jnp.int32)]
+    call = jax.ffi.ffi_call("adatom_neighbours", [jax.ShapeDtypeStruct(*x) for x in shapes], vmap_method="sequential")
+    static = {"grid": plan.grid, "reach": plan.reach, "room": plan.slot_capacity, "species_atoms": system.atom_capacity}
+    numbers = {name: np.array(x, dtype=np.int64) for name, x in static.items()}
+    neighbours, shifts, mask, reverse, most = call(wrapped, cell, system.pbc, table.atoms, **numbers, length=np.float64(length))
+    return _Rows(neighbours, shifts.transpose(2, 0, 1), mask, reverse, most)
+
+
+def _rows(system: System, plan: Plan, table: _Table, wrapped: Array, cell: Array, length: float) -> _Rows:
     in_bins = _words(system, plan, table, wrapped, cell, length)
     n, slots, m = system.n_rows, sum(plan.slot_capacity), plan.bin_capacity
     first = np.cumsum(plan.slot_capacity) - np.asarray(plan.slot_capacity)
@@ -262,17 +299,8 @@ def build(system: System, plan: Plan, positions: Array, cell: Array, length: flo
     together = max(1, numbers_at_once() // (words.shape[-1] * max(slots, 1)))
     rows = lax.map(row, jnp.arange(n, dtype=jnp.int32), batch_size=min(together, n))
     neighbours, shifts, mask, reverse = rows
-    heights, grid = table.bins.heights, jnp.asarray(plan.grid, dtype=positions.dtype)[None, :]
-    enough = jnp.asarray(plan.reach, dtype=positions.dtype)[None, :] * heights >= length * grid
     most = jnp.zeros(len(plan.slot_capacity), dtype=jnp.int32).at[np.array(present)].set(counts.max(axis=0))
-    needs = Needs(table.fullest, most, (enough | (~system.pbc & (grid == 1.0)) | jnp.isnan(heights)).all())
-    room = jnp.asarray(plan.slot_capacity, dtype=jnp.int32)
-    overflow = (needs.bin > m) | (needs.slots > room).any() | ~needs.fits
-    reverse = jnp.where(overflow, jnp.arange(n * slots, dtype=jnp.int32), reverse.reshape(-1))
-    return NeighbourList(
-        neighbours, shifts.transpose(1, 0, 2), mask, reverse, table.bins.images, positions, cell, overflow, needs,
-        plan.slot_capacity,
-    )  # fmt: skip
+    return _Rows(neighbours, shifts.transpose(1, 0, 2), mask, reverse, most)
 
 
 def stale(

@@ -23,10 +23,18 @@ import jax
 import jaxlib
 
 HERE = Path(__file__).resolve().parent
-HEADERS = ("vectors.hpp", "moments.hpp", "moments_training.hpp", "graph_ffi.hpp")
-SOURCES = {"moments": ("moments_ffi.cpp", "moments_training_ffi.cpp"), "triplets": ("triplets_ffi.cpp",)}
-TARGETS = {"moments": ("moments", "moments_training"), "triplets": ("triplets", "triplets_back")}
-"""Of each library: what is compiled, and its custom calls, each in two precisions."""
+HEADERS = ("vectors.hpp", "moments.hpp", "moments_training.hpp", "share.hpp", "graph_ffi.hpp")
+SOURCES = {
+    "moments": ("moments_ffi.cpp", "moments_training_ffi.cpp"),
+    "triplets": ("triplets_ffi.cpp",),
+    "neighbours": ("-ffp-contract=off", "neighbours_ffi.cpp"),
+}
+TARGETS = {
+    "moments": ("moments_float32", "moments_float64", "moments_training_float32", "moments_training_float64"),
+    "triplets": ("triplets_float32", "triplets_float64", "triplets_back_float32", "triplets_back_float64"),
+    "neighbours": ("neighbours",),
+}
+"""Of each library: what is compiled, and its custom calls."""
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-pthread")
 log = logging.getLogger(__name__)
 
@@ -46,9 +54,8 @@ def compiled(name: str = "moments") -> Built:
         path = _build(name)
         library = ctypes.CDLL(str(path))
         for target in TARGETS[name]:
-            for dtype in ("float32", "float64"):
-                symbol = f"adatom_{target}_{dtype}"
-                jax.ffi.register_ffi_target(symbol, jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
+            symbol = f"adatom_{target}"
+            jax.ffi.register_ffi_target(symbol, jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
         built = Built(library, str(path))
     except (OSError, RuntimeError, subprocess.SubprocessError, AttributeError) as error:
         built = Built(None, " ".join(str(error).split())[:200])
@@ -97,7 +104,7 @@ def _build(name: str) -> Path:
         if not target.exists():
             log.debug("kernel: compiling once for this machine with %s", command[0])
             fresh = target.with_suffix(f".{os.getpid()}.tmp")
-            command += ["-o", str(fresh), *(str(HERE / file) for file in SOURCES[name])]
+            command += ["-o", str(fresh), *(x if x.startswith("-") else str(HERE / x) for x in SOURCES[name])]
             done = subprocess.run(command, capture_output=True, text=True, timeout=600)
             if done.returncode:
                 raise OSError(f"{command[0]} failed: {done.stderr.strip()[-300:]}")
@@ -109,7 +116,8 @@ def _key(name: str, command: list[str]) -> str:
     """Of everything that decides what the library does."""
     version = subprocess.run([command[0], "--version"], capture_output=True, text=True, timeout=60).stdout
     parts = [*command, version, jaxlib.__version__, platform.machine(), _cpu()]
-    parts += [(HERE / file).read_text(encoding="utf-8") for file in (*HEADERS, *SOURCES[name])]
+    files = [x for x in (*HEADERS, *SOURCES[name]) if not x.startswith("-")]
+    parts += [*SOURCES[name], *((HERE / file).read_text(encoding="utf-8") for file in files)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 

@@ -11,8 +11,21 @@ import pytest
 from ase.build import bulk, fcc111
 from helpers import awkward_structures
 
-from adatom.md.neighbours import NeighbourList, Plan, _build, allocate, enlarge, make_plan, stale
+from adatom.md.neighbours import (
+    NeighbourList,
+    Plan,
+    _build,
+    _compiled_rows,
+    _fill,
+    _rows,
+    allocate,
+    enlarge,
+    make_plan,
+    stale,
+)
 from adatom.md.system import Packed, pack
+from adatom.potential.compilation import jit
+from adatom.potential.kernels.build import compiled
 from adatom.potential.neighbours import neighbour_pairs
 from adatom.potential.structure import from_atoms
 
@@ -63,6 +76,28 @@ def check_reverse(found: NeighbourList) -> None:
     shifts = np.asarray(found.shifts).reshape(3, -1)
     assert (shifts[:, back] == -shifts[:, used]).all()
     assert (reverse[~used] == np.flatnonzero(~used)).all()
+
+
+@pytest.mark.parametrize("slots", [None, 3])
+def test_compiled_rows_are_those_of_jax(slots: int | None) -> None:
+    """To the last bit and in the same order; where slots are too few, what was needed."""
+    if compiled("neighbours").library is None:
+        pytest.skip(f"no kernel on this machine: {compiled('neighbours').why}")
+    crystal = bulk("Si", cubic=True).repeat((3, 2, 4))
+    crystal.rattle(0.2, seed=1)
+    p = packed([*(s.to_atoms() for s in awkward_structures(ELEMENTS, 0).values()), crystal], block=33)
+    positions, cell = jnp.asarray(p.positions), jnp.asarray(p.cell)
+    plan, _ = allocate(p.system, positions, cell, LENGTH)
+    plan = plan._replace(slot_capacity=(slots,) * 3) if slots else plan
+    table = _fill(p.system, plan, positions, cell, LENGTH)
+    wrapped = positions - jnp.einsum("ac,acd->ad", table.bins.images, cell[p.system.structure], precision="highest")
+    where = p.system, plan, table, wrapped, cell, LENGTH
+    want, got = (jit(rows, static_argnames=("plan", "length"))(*where) for rows in (_rows, _compiled_rows))
+    np.testing.assert_array_equal(got.most, want.most)
+    if slots is None:
+        for x, y in zip(got, want, strict=True):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y)
 
 
 def test_awkward_cells_together() -> None:
