@@ -136,12 +136,19 @@ class TrainingConfig(_Section):
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0, description="averaged weights are what is evaluated and saved; 0: off")] = (
         0.998
     )
+    keep: Annotated[Literal["best", "last"], Field(description="best: on 8 or more validation frames; or the last")] = "best"
     patience: Annotated[int, Field(ge=0, description="stop after that many evaluations without improvement; 0: never")] = 0
     evaluate_every: Annotated[int, Field(ge=0, description="epochs between evaluations; 0: about 50 in a run")] = 0
     checkpoint_seconds: Annotated[float, Field(gt=0.0, description="at most this much work is lost by a kill")] = 30.0
     max_buckets: Annotated[int, Field(ge=1, le=16, description="sizes frames are padded to; each is compiled once")] = 3
     precision: Literal["float32", "float64"] = "float32"
     seed: Annotated[int, Field(ge=0, description="all that is random comes from it")] = 1
+
+    @model_validator(mode="after")
+    def _judged(self) -> TrainingConfig:
+        if self.patience and self.keep == "last":
+            raise ValueError("patience waits for better weights: it needs keep = 'best'")
+        return self
 
 
 VISITS = 4_000_000

@@ -30,7 +30,7 @@ from adatom.potential.compilation import jit
 from adatom.potential.model import FittedModel, Params, Statistics
 
 Array = jax.Array
-NOT_COMPILED = ("epochs", "batch_atoms", "patience", "evaluate_every", "checkpoint_seconds", "max_buckets", "seed")
+NOT_COMPILED = ("epochs", "batch_atoms", "patience", "evaluate_every", "checkpoint_seconds", "max_buckets", "seed", "keep")
 """Settings of a training that the compiled step does not depend on."""
 
 

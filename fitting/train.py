@@ -139,7 +139,8 @@ def _after_evaluation(
     sums = evaluate(problem, jax.device_get(state.average), problem.valid if has_validation else problem.train)
     now, best = score(sums, problem.loss), counters["best_score"]
     enough = sum(len(i) for i in problem.valid) >= (1 if problem.training.patience else FEW)
-    judged = enough and bool((now > 0.0).all())  # else no validation frame has a label that the loss weighs at its end
+    weighed = bool((now > 0.0).all())  # else no validation frame has a label that the loss weighs at its end
+    judged = enough and weighed and problem.training.keep == "best"
     better = np.full(now.shape, True) if not judged or best is None else now < np.asarray(best)
     with open(log, "a", encoding="utf-8") as f:
         errors = rmse(sums) if has_validation else None

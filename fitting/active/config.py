@@ -31,8 +31,8 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 GOING_ON = 0.25
 """Learning rate of a fit that goes on from the potential before, as a part of one anew: enough to follow, not to forget."""
-VISITS, FEWEST_STEPS = 1_000_000, 3_000
-"""Visits to atoms and steps of a fit whose epochs are not given: few labels are learnt by heart in that, and no better later."""
+VISITS, FEWEST_STEPS = 300_000, 3_000
+"""Visits to atoms and steps of a fit whose epochs are not given: more learn few labels by heart."""
 Rule = Literal["determinant", "weighted", "farthest", "highest", "random"]
 
 
@@ -104,9 +104,12 @@ class _Loss(LossConfig):
 
 
 class _Training(TrainingConfig):
-    """As of `adatom fit`, with weights that decay: on other labels of a campaign of silicon forces were 4 to 10 % better."""
+    """As of `adatom fit`, but that weights decay, and the last are kept: the best on a handful of frames are the best by chance.
+    A campaign's 69 labels of silicon, three seeds, force RMSE on 39 frames of other cells: 177 meV/Å; 188 with three times the
+    steps; 176, between 164 and 185, with the best weights of these; 256 without decay."""
 
     weight_decay: Annotated[float, Field(ge=0.0, description="decoupled, a step: times the learning rate")] = 0.3
+    keep: Annotated[Literal["best", "last"], Field(description="best: on 8 or more validation frames; or the last")] = "last"
 
 
 class FitSections(_Section):

@@ -194,6 +194,7 @@ def test_mistakes_are_one_line_with_section_and_key(tmp_path: Path, case: str) -
         (["epochs=3"], "unknown key 'epochs' in the file"),
         (["=3"], "unknown key '' in the file"),
         (["model.descriptor=4"], "'descriptor' in [model]"),
+        (["training.keep=last", "training.patience=3"], "patience waits for better weights: it needs keep = 'best'"),
     ],
 )
 def test_bad_settings(settings: list[str], phrase: str) -> None:

@@ -159,11 +159,11 @@ def test_few_labels_are_fitted_long_enough(folder: Path) -> None:
     (folder / "e.toml").write_text(CONFIG.replace("epochs = 20", "epochs = 0\nbatch_atoms = 64"))
     config = load_config(folder / "e.toml")
     few, many = (config.fit_config(folder / "x", iteration=1, atoms=n).training.epochs for n in (100, 100_000))
-    assert (few, many) == (10_000, 10), "a million visits to atoms"
-    middle = config.fit_config(folder / "x", iteration=1, atoms=1_000_000).training
-    assert (middle.epochs, middle.weight_decay) == (1, 0.3), "and 3000 steps at least"
+    assert (few, many) == (3000, 3), "3000 steps and 300,000 visits to atoms at least"
+    training = config.fit_config(folder / "x", iteration=1, atoms=100).training
+    assert (training.weight_decay, training.keep) == (0.3, "last")
     assert config.fit_config(folder / "x", iteration=1, atoms=100).loss.energy_end == 20.0, "a tenth of that of adatom fit"
-    assert config.fit_config(folder / "x", iteration=1, atoms=100, goes_on=True).training.epochs == 3000
+    assert config.fit_config(folder / "x", iteration=1, atoms=100, goes_on=True).training.epochs == 900
     assert load_config(folder / "cu.toml").fit_config(folder / "x", iteration=1, atoms=100).training.epochs == 20
 
 

@@ -223,10 +223,15 @@ def test_a_damaged_checkpoint(planted: Problem, whole: tuple[Path, Params, dict[
         run(planted, tmp_path, resume=True)
 
 
-def test_few_validation_frames_do_not_choose_the_weights(planted: Problem, tmp_path: Path) -> None:
-    """Steps so large that errors grow: with few validation frames the last weights are kept nevertheless."""
-    few = dataclasses.replace(planted, valid=[rows[:2] for rows in planted.valid])
-    problem = with_training(few, evaluate_every=1, learning_rate=0.5, final_learning_rate=0.5, ema_decay=0.0, warmup_steps=0)
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_last_weights_are_kept_where_asked_and_of_few_validation_frames(
+    planted: Problem, tmp_path: Path, keep: str
+) -> None:
+    """Steps so large that errors grow."""
+    frames = 2 if keep == "best" else None
+    few = dataclasses.replace(planted, valid=[rows[:frames] for rows in planted.valid])
+    large = {"learning_rate": 0.5, "final_learning_rate": 0.5, "ema_decay": 0.0, "warmup_steps": 0}
+    problem = with_training(few, evaluate_every=1, keep=keep, **large)
     _, summary, _ = run(problem, tmp_path)
     assert summary["best_epoch"] == problem.epochs
 
