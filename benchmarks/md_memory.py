@@ -45,13 +45,18 @@ def main(arguments: list[str] | None = None) -> None:
     from ase.build import bulk
 
     from adatom.md import simulate
+    from adatom.md.prepare import memory_needed
+    from adatom.potential import load
     from adatom.potential.pairwise import LennardJones
 
     # Halicioglu, Pound, phys. stat. sol. (a) 30, 619 (1975)
     potential: Any = options.model or LennardJones((29,), 0.409, 2.338, 5.5)
     atoms = bulk("Cu", cubic=True, a=3.63) * (options.cells, options.cells, options.cells)
     print(f"{date.today()}; device: {cpu_name()}, core {options.core} of {os.cpu_count()}; commit {commit()}")
-    print(f"{len(atoms):,} Cu atoms, NVE from 300 K, {options.steps} steps of 1 fs, {potential}", flush=True)
+    cutoff = load(potential).model.cutoff if options.model else potential.cutoff
+    predicted = memory_needed(atoms, cutoff + 0.5, "float32") / 2**30
+    print(f"{len(atoms):,} Cu atoms, NVE from 300 K, {options.steps} steps of 1 fs, {potential}")
+    print(f"predicted: {predicted:.2f} GiB", flush=True)
     marks: list[tuple[int, float]] = []
 
     def report(done: int, steps: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,13 +64,16 @@ class Prepared(NamedTuple):
 
 
 def groups_that_fit(field: Field, prepared: Sequence[Prepared], chosen: Settings) -> list[list[int]]:
-    """Structures that run together: as many as fit into half of the memory there is."""
-    length, allowed = field.cutoff + chosen.skin, 0.5 * available_memory()
-    groups, used = [[0]], 0.0
+    """Structures that run together: as many as fit into half of the memory there is. Warns of one that needs more than all."""
+    there, groups, used = available_memory(), [[0]], 0.0
+    allowed = 0.5 * there
     for s, x in enumerate(prepared):
-        volume = x.atoms.get_volume() if x.atoms.pbc.all() else len(x.atoms) * 10.0
-        neighbours = 1.3 * 4.19 * length**3 * len(x.atoms) / volume
-        need = len(x.atoms) * bytes_per_atom(neighbours, chosen.precision)
+        need = memory_needed(x.atoms, field.cutoff + chosen.skin, chosen.precision)
+        if need > there:
+            warnings.warn(
+                f"{len(x.atoms):,} atoms will need about {need / 2**30:.1f} GiB of memory, {there / 2**30:.1f} are free: a "
+                "smaller skin, float32 or fewer atoms need less", RuntimeWarning, stacklevel=4,
+            )  # fmt: skip
         if s and used + need > allowed:
             groups.append([])
             used = 0.0
@@ -79,9 +83,12 @@ def groups_that_fit(field: Field, prepared: Sequence[Prepared], chosen: Settings
     return groups
 
 
-def bytes_per_atom(neighbours: float, precision: str) -> float:
-    """Memory of a run: two neighbour tables, three arrays of pair gradients, some thirty numbers an atom."""
-    return neighbours * (24.0 + 9.0 * (4.0 if precision == "float32" else 8.0)) + 1000.0
+def memory_needed(atoms: ase.Atoms, length: float, precision: str) -> float:
+    """Bytes of a run whose lists reach `length` Å: two neighbour tables, three arrays of pair gradients, some fifty numbers an
+    atom. (Half a million atoms and more: 1 to 10 % too much, `benchmarks/md_memory.py`.)"""
+    volume = atoms.get_volume() if atoms.pbc.all() else len(atoms) * 10.0
+    neighbours = 1.3 * 4.19 * length**3 * len(atoms) / max(volume, 1e-3)
+    return len(atoms) * (neighbours * (24.0 + 9.0 * (4.0 if precision == "float32" else 8.0)) + 1600.0)
 
 
 def available_memory() -> float:

@@ -26,7 +26,7 @@ from adatom.md.fire import FIRE, Method
 from adatom.md.lbfgs import LBFGS, MEMORY
 from adatom.md.neighbours import Plan, allocate, enlarge
 from adatom.md.output import check_paths, frame_of, paths_for
-from adatom.md.prepare import available_memory, bytes_per_atom
+from adatom.md.prepare import available_memory, memory_needed
 from adatom.md.system import Packed, pack
 from adatom.md.trajectory import open_writer
 from adatom.md.velocities import movable
@@ -175,9 +175,7 @@ def _groups(field: Field, starts: Sequence[_Start], skin: float, precision: str)
     length, allowed, used = field.cutoff + skin, 0.5 * available_memory(), 0.0
     groups: list[list[int]] = [[]]
     for s, x in enumerate(starts):
-        volume = x.atoms.get_volume() if x.atoms.pbc.all() else 10.0 * len(x.atoms)
-        around = 1.3 * 4.19 * length**3 * len(x.atoms) / max(volume, 1e-3)
-        need = len(x.atoms) * (bytes_per_atom(around, precision) + 2 * MEMORY * 24.0)
+        need = memory_needed(x.atoms, length, precision) + len(x.atoms) * 2 * MEMORY * 24.0
         if groups[-1] and used + need > allowed:
             groups.append([])
             used = 0.0

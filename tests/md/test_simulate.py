@@ -114,11 +114,14 @@ def test_groups_that_fit_into_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     structures, chosen = [argon(1), argon(2), argon(3)], Settings(**NVT, steps=10, interval=5)
     one = simulate_many(ARGON, structures, chosen)
     field = make_field(ARGON, precision="float64")
-    each = 32 * prepare.bytes_per_atom(1.3 * 4.19 * 5.7**3 * 32 / structures[0].get_volume(), "float64")
+    each = prepare.memory_needed(structures[0], 5.7, "float64")
     monkeypatch.setattr(prepare, "available_memory", lambda: 4.1 * each)
     prepared = [prepare.Prepared.of(x, s, 3, chosen) for s, x in enumerate(structures)]
     assert prepare.groups_that_fit(field, prepared, chosen) == [[0, 1], [2]]
     two = simulate_many(ARGON, structures, chosen, trajectory=tmp_path / "a.traj")
+    monkeypatch.setattr(prepare, "available_memory", lambda: 0.9 * each)
+    with pytest.warns(RuntimeWarning, match="32 atoms will need about 0.0 GiB of memory, 0.0 are free"):
+        prepare.groups_that_fit(field, prepared[:1], chosen)
     for a, b in zip(one, two, strict=True):
         assert_allclose(a.atoms.positions, b.atoms.positions, rtol=0, atol=1e-10)
     written = ["a-0.traj", "a-1.traj", "a-2.traj", "a.traj.restart-0", "a.traj.restart-1"]
