@@ -3,7 +3,7 @@
     python benchmarks/ablations.py DATA/mlearn_Si [--visits 2e6] [--only NAME …]
 
 Of the training frames 30 % are held out, the same ones for all; every variant sees as many atoms (--visits). One core. Prints the
-table and writes `results/ablations_<set>.json`.
+table and writes `results/ablations_<set>.json`, where rows of the same seed and visits stay that are not made anew.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def main() -> None:
             held = fit(config, Path(out), say=lambda _: None).errors["validation"]
         rows[name] = {
             "force": held["forces"], "energy": held["energy"], "cpu_seconds": round(time.process_time() - began, 1),
+            "commit": commit(),
         }  # fmt: skip
         f, e = held["forces"], held["energy"]
         errors = f"{f['mae']:.1f} / {f['rmse']:.1f} | {e['mae']:.2f} / {e['rmse']:.2f}"
@@ -89,6 +90,9 @@ def main() -> None:
         "visits": a.visits, "units": {"force": "meV/Å", "energy": "meV/atom"}, "held_out": rows,
     }  # fmt: skip
     path = HERE / "results" / f"ablations_{a.data.name}.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if (before.get("seed"), before.get("visits")) == (a.seed, a.visits):
+        report["held_out"] = {**before["held_out"], **rows}
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
