@@ -247,7 +247,7 @@ class _Rows(NamedTuple):
 
 
 def _compiled_rows(system: System, plan: Plan, table: _Table, wrapped: Array, cell: Array, length: float) -> _Rows:
-    """As `_rows`, by `potential/kernels/neighbours_ffi.cpp`: the same to the last bit, and ten times as fast on a core."""
+    """As `_rows`, by `potential/kernels/neighbours_ffi.cpp`: the same to the last bit, in a fifth of the time."""
     a, k, t = system.n_rows, sum(plan.slot_capacity), len(plan.slot_capacity)
     shapes = [((a, k), jnp.int32), ((a, k, 3), jnp.int8), ((a, k), jnp.bool_), ((a, k), jnp.int32), ((t,), jnp.int32)]
     call = jax.ffi.ffi_call("adatom_neighbours", [jax.ShapeDtypeStruct(*x) for x in shapes], vmap_method="sequential")
