@@ -83,3 +83,14 @@ def test_md_validation_counts_what_it_cannot_judge(root: Path, monkeypatch: pyte
     assert rows[2].sigmas is None
     assert "| apart | – | 0 | 1 | σ | too few samples |" in capsys.readouterr().out
     assert verdict("some", rows) == "some: 3 rows, 1 NOT JUDGED, 1 beyond 2 σ, the worst -3.0 σ"
+
+
+def test_device_speed(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "speed.json"
+    text = run_script(
+        root, "benchmarks/device_speed.py", "--atoms", "108", "--potentials", "small moments 4.2 Å", "--json", str(out)
+    )
+    assert "| small moments 4.2 Å | 108 |" in text
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["wall"] > 0.0
+    assert row["parts"]["list"] > 0.0
