@@ -8,6 +8,7 @@ learnt is the same to rounding.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ def join(address: str, processes: int, process: int) -> bool:
     return process == 0
 
 
+@cache
 def mesh() -> Mesh | None:
     """All devices of all processes; None where there is one."""
     return jax.make_mesh((n,), (AXIS,)) if (n := jax.device_count()) > 1 else None

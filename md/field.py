@@ -147,7 +147,7 @@ def make_field(sources: Source | Sequence[Source], *, precision: Precision, bias
         members = jax.tree.map(lambda *x: np.stack(x), *[x.params for x in potentials])
     elif first.committee is not None:
         members, one = {"network": first.committee.members}, jnp.asarray(first.committee.scales[1])
-    shortest = getattr(fast_model, "shortest", 0.0)
+    shortest = fast_model.shortest if fast_model else 0.0
     e0: Any = np.asarray(first.statistics.e0)
     if bias and members is None:
         raise ValueError("a bias towards uncertainty needs a committee: a potential fitted with one, or several potentials")

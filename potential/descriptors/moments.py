@@ -84,12 +84,38 @@ class MomentsConfig(BaseModel):
         return self.n_channels * (1 + self.order + len(self.within_order))
 
 
+def contracted(tensors: Array, contractions: tuple[tuple[int, int, int], ...]) -> Array:
+    """(n, monomials, channels) -> (n, contractions, channels)."""
+    which, factors = terms(contractions)
+    each = tensors[:, which[0]] * tensors[:, which[1]] * tensors[:, which[2]]
+    return jnp.einsum("nkc,kx->nxc", each, jnp.asarray(factors, dtype=tensors.dtype))
+
+
+@cache
+def terms(contractions: tuple[tuple[int, int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Full contractions of three symmetric tensors as Σ_k factor_kx M_i M_j M_l, with i, j, l places among all monomials.
+
+    Returns i, j, l (3, n) and the factors (n, contractions).
+    """
+    places, found = [], []
+    for x, (p, q, r) in enumerate(contractions):
+        common = [(0, 1)] * ((p + q - r) // 2) + [(0, 2)] * ((p + r - q) // 2) + [(1, 2)] * ((q + r - p) // 2)
+        place = {powers: i for i, powers in enumerate(monomials(r))}
+        own: Counter[tuple[int, ...]] = Counter()
+        for axes in product(range(3), repeat=len(common)):
+            each = [[axis for axis, pair in zip(axes, common, strict=True) if t in pair] for t in range(3)]
+            own[tuple(sorted(place[e.count(0), e.count(1), e.count(2)] for e in each))] += 1
+        places += list(own)
+        found += [np.eye(len(contractions))[x] * factor for factor in own.values()]
+    return np.array(places).T, np.array(found)
+
+
 class Moments(nn.Module):
     """(3, n, k) vectors -> (n, features). On a GPU two of its steps are others (`adatom.potential.kernels.moments_gpu`)."""
 
     config: MomentsConfig
     monomials_of: Callable[[Array, int], Array] = unit_monomials
-    contract: Callable[[Array, tuple[tuple[int, int, int], ...]], Array] | None = None
+    contract: Callable[[Array, tuple[tuple[int, int, int], ...]], Array] = contracted
 
     @nn.compact
     def __call__(self, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
@@ -115,32 +141,6 @@ class Moments(nn.Module):
             multiplicity = jnp.asarray(count, dtype=r.dtype)[None, :, None]
             features.append((tensors[p] * tensors[p] * multiplicity).sum(axis=1))
         if c.within_order:
-            found = (self.contract or contracted)(jnp.concatenate(tensors, axis=1), c.within_order)
+            found = self.contract(jnp.concatenate(tensors, axis=1), c.within_order)
             features.append(found.reshape(len(found), -1))
         return jnp.concatenate(features, axis=1)
-
-
-def contracted(tensors: Array, contractions: tuple[tuple[int, int, int], ...]) -> Array:
-    """(n, monomials, channels) -> (n, contractions, channels)."""
-    which, factors = terms(contractions)
-    each = tensors[:, which[0]] * tensors[:, which[1]] * tensors[:, which[2]]
-    return jnp.einsum("nkc,kx->nxc", each, jnp.asarray(factors, dtype=tensors.dtype))
-
-
-@cache
-def terms(contractions: tuple[tuple[int, int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Full contractions of three symmetric tensors as Σ_k factor_kx M_i M_j M_l, with i, j, l places among all monomials.
-
-    Returns i, j, l (3, n) and the factors (n, contractions).
-    """
-    places, found = [], []
-    for x, (p, q, r) in enumerate(contractions):
-        common = [(0, 1)] * ((p + q - r) // 2) + [(0, 2)] * ((p + r - q) // 2) + [(1, 2)] * ((q + r - p) // 2)
-        place = {powers: i for i, powers in enumerate(monomials(r))}
-        own: Counter[tuple[int, ...]] = Counter()
-        for axes in product(range(3), repeat=len(common)):
-            each = [[axis for axis, pair in zip(axes, common, strict=True) if t in pair] for t in range(3)]
-            own[tuple(sorted(place[e.count(0), e.count(1), e.count(2)] for e in each))] += 1
-        places += list(own)
-        found += [np.eye(len(contractions))[x] * factor for factor in own.values()]
-    return np.array(places).T, np.array(found)

@@ -27,7 +27,7 @@ HEADERS = ("vectors.hpp", "moments.hpp", "moments_training.hpp", "share.hpp", "g
 SOURCES = {
     "moments": ("moments_ffi.cpp", "moments_training_ffi.cpp"),
     "triplets": ("triplets_ffi.cpp",),
-    "neighbours": ("-ffp-contract=off", "neighbours_ffi.cpp"),
+    "neighbours": ("neighbours_ffi.cpp",),
 }
 TARGETS = {
     "moments": ("moments_float32", "moments_float64", "moments_training_float32", "moments_training_float64"),
@@ -36,6 +36,8 @@ TARGETS = {
 }
 """Of each library: what is compiled, and its custom calls."""
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-pthread")
+OWN_FLAGS = {"neighbours": ("-ffp-contract=off",)}
+"""Whether a pair is close must not depend on the side that asks."""
 log = logging.getLogger(__name__)
 
 
@@ -87,7 +89,7 @@ def _plan(name: str = "moments") -> tuple[list[str], Path]:
     """Command, but for its output and source, and where the library belongs."""
     if sys.platform == "win32":
         raise FileNotFoundError("the kernel is not built on Windows")
-    command = [compiler(), *FLAGS, "-isystem", jax.ffi.include_dir()]
+    command = [compiler(), *FLAGS, *OWN_FLAGS.get(name, ()), "-isystem", jax.ffi.include_dir()]
     folder = Path(os.environ.get("ADATOM_CACHE", Path.home() / ".cache" / "adatom")) / "kernels"
     return command, folder / f"{name}-{_key(name, command)}.so"
 
@@ -104,7 +106,7 @@ def _build(name: str) -> Path:
         if not target.exists():
             log.debug("kernel: compiling once for this machine with %s", command[0])
             fresh = target.with_suffix(f".{os.getpid()}.tmp")
-            command += ["-o", str(fresh), *(x if x.startswith("-") else str(HERE / x) for x in SOURCES[name])]
+            command += ["-o", str(fresh), *(str(HERE / file) for file in SOURCES[name])]
             done = subprocess.run(command, capture_output=True, text=True, timeout=600)
             if done.returncode:
                 raise OSError(f"{command[0]} failed: {done.stderr.strip()[-300:]}")
@@ -116,8 +118,7 @@ def _key(name: str, command: list[str]) -> str:
     """Of everything that decides what the library does."""
     version = subprocess.run([command[0], "--version"], capture_output=True, text=True, timeout=60).stdout
     parts = [*command, version, jaxlib.__version__, platform.machine(), _cpu()]
-    files = [x for x in (*HEADERS, *SOURCES[name]) if not x.startswith("-")]
-    parts += [*SOURCES[name], *((HERE / file).read_text(encoding="utf-8") for file in files)]
+    parts += [(HERE / file).read_text(encoding="utf-8") for file in (*HEADERS, *SOURCES[name])]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ class KernelMoments(Faster):
     """An EnergyModel equal to `model` to rounding. Params are those of the model plus {"kernel": flat array (numbers,)}."""
 
     model: Model
+    shortest: ClassVar[float] = 0.0
 
     def atomic_energies(self, params: Params, vectors: Array, slots: Any, atoms: Any) -> Array:
         """As `Model.atomic_energies`, by JAX."""

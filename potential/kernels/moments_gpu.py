@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ class GpuMoments(Faster):
 
     model: Model
     interpret: bool = False
+    shortest: ClassVar[float] = 0.0
 
     def atomic_energies(self, params: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         """As `Model.atomic_energies`."""
@@ -104,7 +105,7 @@ contracted.defvjp(_forward, _backward)
 def _sums(contractions: Contractions) -> tuple[Sums, Sums]:
     """The contractions as sums of products of rows: tensors; and their gradients: rows of the tensors, then of the results'."""
     which, factors = terms(contractions)
-    n_rows, values, gradients = int(which.max()) + 1, [], []
+    n_rows, values = int(which.max()) + 1, []
     found: list[dict[tuple[int, ...], float]] = [defaultdict(float) for _ in range(n_rows)]
     for x in range(len(contractions)):
         used = [(float(factors[k, x]), tuple(which[:, k].tolist())) for k in np.flatnonzero(factors[:, x])]

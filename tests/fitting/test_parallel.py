@@ -45,7 +45,7 @@ def finished(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, text[-3000:]
 
 
-def same(one: Path, other: Path) -> None:
+def assert_same(one: Path, other: Path) -> None:
     a, b = (load(x / "model.adatom").params["network"] for x in (one, other))
     for x, y in zip(_leaves(a), _leaves(b), strict=True):
         np.testing.assert_allclose(y, x, rtol=0, atol=1e-6 * np.abs(x).max())
@@ -72,7 +72,7 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_devices(data: Path, alone: Path, tmp_path: Path) -> None:
     finished(started(data, tmp_path / "fit", devices=2))
-    same(alone, tmp_path / "fit")
+    assert_same(alone, tmp_path / "fit")
 
 
 def test_two_devices_with_soap(data: Path, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_two_processes(data: Path, alone: Path, tmp_path: Path) -> None:
     both = [started(data, tmp_path / "fit", "--meet", meet, "--processes", "2", "--process", str(i)) for i in range(2)]
     for process in both:
         finished(process)
-    same(alone, tmp_path / "fit")
+    assert_same(alone, tmp_path / "fit")
     assert sorted(x.name for x in tmp_path.iterdir()) == ["fit"], "one process writes"
 
 
