@@ -24,6 +24,7 @@ from adatom.fitting.config import (
     ModelSection,
     TrainingConfig,
     UncertaintyConfig,
+    epochs_of,
     message,
 )
 
@@ -31,8 +32,10 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 GOING_ON = 0.25
 """Learning rate of a fit that goes on from the potential before, as a part of one anew: enough to follow, not to forget."""
-VISITS, FEWEST_STEPS = 300_000, 3_000
-"""Visits to atoms and steps of a fit whose epochs are not given: more learn few labels by heart."""
+EPOCHS, FEWEST_STEPS = 1_200, 3_000
+"""Of a fit whose epochs are not given, up to as many visits to atoms as `adatom fit` makes."""
+FEW_ATOMS = 200
+"""Up to so many in the training frames weights decay as configured; with more, less."""
 Rule = Literal["determinant", "weighted", "farthest", "highest", "random"]
 
 
@@ -104,9 +107,14 @@ class _Loss(LossConfig):
 
 
 class _Training(TrainingConfig):
-    """As of `adatom fit`, but weights decay, and the last are kept: the best on a handful of frames are the best by chance."""
+    """As of `adatom fit`, but weights decay, and the last are kept: the best on a handful of frames are the best by chance.
 
-    weight_decay: Annotated[float, Field(ge=0.0, description="decoupled, a step: times the learning rate")] = 0.3
+    Decay stands for what is known of weights before there are data: beside a loss that is a mean it loses weight as data grow.
+    """
+
+    weight_decay: Annotated[
+        float, Field(ge=0.0, description="decoupled, a step: times the learning rate; of 200 atoms, of more inversely less")
+    ] = 0.3
     keep: Annotated[Literal["best", "last"], Field(description="best: on 8 or more validation frames; or the last")] = "last"
 
 
@@ -164,10 +172,12 @@ class LearnConfig(_Section):
             train=(str(train.absolute()),), validation=(str(validation.absolute()),) if validation else (), test=self.start.test,
             validation_fraction=self.fit.validation_fraction if self.fit.start == "anew" else 0.0, audit="off",
         )  # fmt: skip
-        training = TrainingConfig(**{**self.fit.training.model_dump(), "seed": self.fit.training.seed + iteration})
+        given = self.fit.training
+        decay = given.weight_decay * min(1.0, FEW_ATOMS / max(atoms, 1))
+        training = TrainingConfig(**{**given.model_dump(), "seed": given.seed + iteration, "weight_decay": decay})
         if not training.epochs:
-            batches = -(-atoms // training.batch_atoms)
-            epochs = max(-(-VISITS // max(atoms, 1)), -(-FEWEST_STEPS // max(batches, 1)))
+            batches = max(1, -(-atoms // training.batch_atoms))
+            epochs = min(max(EPOCHS, -(-FEWEST_STEPS // batches)), epochs_of(training, atoms))
             training = training.model_copy(update={"epochs": epochs})
         if goes_on:
             epochs = max(1, round(self.fit.previous_effort * training.epochs))

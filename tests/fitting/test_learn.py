@@ -155,15 +155,15 @@ def test_a_campaign_and_its_continuation(folder: Path, capsys: pytest.CaptureFix
 
 
 def test_few_labels_are_fitted_long_enough(folder: Path) -> None:
-    """Epochs that are not given make enough steps of a few frames; those given stay."""
+    """Epochs that are not given make enough steps of a few frames, not too many of a lot; those given stay. So does decay."""
     (folder / "e.toml").write_text(CONFIG.replace("epochs = 20", "epochs = 0\nbatch_atoms = 64"))
     config = load_config(folder / "e.toml")
-    few, many = (config.fit_config(folder / "x", iteration=1, atoms=n).training.epochs for n in (100, 100_000))
-    assert (few, many) == (3000, 3), "3000 steps and 300,000 visits to atoms at least"
-    training = config.fit_config(folder / "x", iteration=1, atoms=100).training
-    assert (training.weight_decay, training.keep) == (0.3, "last")
+    few, some, many = (config.fit_config(folder / "x", iteration=1, atoms=n).training for n in (100, 1000, 100_000))
+    assert (few.epochs, some.epochs, many.epochs) == (1500, 1200, 40), "3000 steps, 1200 epochs, 4,000,000 visits to atoms"
+    assert (few.weight_decay, some.weight_decay) == (0.3, pytest.approx(0.06)), "inversely as the atoms above 200"
+    assert few.keep == "last"
     assert config.fit_config(folder / "x", iteration=1, atoms=100).loss.energy_end == 20.0, "a tenth of that of adatom fit"
-    assert config.fit_config(folder / "x", iteration=1, atoms=100, goes_on=True).training.epochs == 900
+    assert config.fit_config(folder / "x", iteration=1, atoms=100, goes_on=True).training.epochs == 450
     assert load_config(folder / "cu.toml").fit_config(folder / "x", iteration=1, atoms=100).training.epochs == 20
 
 
