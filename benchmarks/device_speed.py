@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 from calculator_speed import commit, cpu_name  # noqa: E402
 from copper import copper  # noqa: E402
-from md_measurement import POTENTIALS, native, parts, potential_of  # noqa: E402
+from md_measurement import POTENTIALS, moved_by, native, parts, potential_of  # noqa: E402
 
 SIZES = (1372, 10976, 97556, 1000188)
 ATOM_STEPS = {"cpu": 2e6, "gpu": 5e7}
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     for potential in options.potentials:
         for n_atoms in options.atoms:
             steps = 4 * int(min(max(ATOM_STEPS.get(device.platform, 5e7) / n_atoms, STEPS[1]), STEPS[0]) // 4)
-            row = native(potential, n_atoms, steps, 1, steps // 4)
+            row = native(moved_by(potential), copper(n_atoms), steps=steps, runs=1, interval=steps // 4)
             rows.append({"potential": potential, "atoms": n_atoms, **row, "parts": parts(potential, n_atoms, steps)})
             p = rows[-1]["parts"]
             print(

@@ -5,7 +5,7 @@
 The explored frames are those whose largest σ of a force was found and judged (`[explore] interval`: every 20 fs of every run), of
 all iterations, those after the last new label included. Beside it stand the fractions of DP-GEN's Al, Mg and Al–Mg (Zhang, Lin,
 Wang, Car and E, Phys. Rev. Materials 3, 023804 (2019)). The test frames are random alloys and pure crystals, with vacancies and
-without, moved by EMT itself at 300 to 1400 K from other seeds.
+without, moved by EMT itself at 300 to 1400 K from other seeds. ASE's EMT reaches 5.9 Å: so does the potential.
 """
 
 from __future__ import annotations
@@ -58,24 +58,17 @@ kind = "vacancies"
 atoms = 8
 count = 5
 [select]
-labels = 15
+labels = 30
 lower_eV_A = 0.1
 upper_eV_A = 1.0
 [label]
 calculator = "emt"
 workers = 1
+[fit.model]
+size = "small"
 [fit.model.descriptor]
-type = "moments"
-cutoff = 4.5
-n_radial = 6
-n_channels = 8
-order = 2
-contractions = []
-[fit.model.fitting_net]
-widths = [32, 32]
+cutoff = 6.0
 [fit.training]
-epochs = 600
-batch_atoms = 96
 max_buckets = 1
 [fit.uncertainty]
 kind = "deep"
@@ -119,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("cuni-learn"))
-    parser.add_argument("--iterations", type=int, default=4)
+    parser.add_argument("--iterations", type=int, default=6)
     options = parser.parse_args(arguments)
     import ase.io
     from ase.build import bulk

@@ -52,14 +52,19 @@ def potential_of(name: str) -> Any:
     return Potential(model, {"network": network, "statistics": statistics(model.config.descriptor.n_features(1))})
 
 
-def native(name: str, n_atoms: int, steps: int, runs: int, interval: int) -> dict[str, Any]:
-    """`adatom.md.simulate`: time between the ends of the first block and the last, over all runs of this process.
+def moved_by(name: str) -> Any:
+    """What `adatom.md` takes: the Potential, of Lennard-Jones the model itself."""
+    source = potential_of(name)
+    return source if POTENTIALS[name] else source.model
+
+
+def native(source: Any, atoms: Any, *, steps: int, runs: int, interval: int) -> dict[str, Any]:
+    """`adatom.md.simulate` of a potential or model: time between the ends of the first block and the last, over all runs of this
+    process.
 
     Blocks in which the list outgrew its capacity are not counted, but numbered in `enlarged`: they are repeated, and compiled."""
     from adatom.md import engine, simulate
 
-    source, atoms = potential_of(name), copper(n_atoms)
-    source = source if POTENTIALS[name] else source.model
     used, passed, counted, enlarged, rebuilds, relists = 0.0, 0.0, 0, 0, 0, 0
     original = engine.relist
 
@@ -82,9 +87,9 @@ def native(name: str, n_atoms: int, steps: int, runs: int, interval: int) -> dic
                 continue
             counted, used, passed = counted + now[0] - last[0], used + now[1] - last[1], passed + now[2] - last[2]
         rebuilds = out.rows[-1].rebuilds
-    each = 1e6 / n_atoms / counted if counted else math.nan
+    each = 1e6 / len(atoms) / counted if counted else math.nan
     return {
-        "what": f"adatom.md, {name}", "precision": "float32", "cpu": each * used, "wall": each * passed, "counted_steps": counted,
+        "what": "adatom.md", "precision": "float32", "cpu": each * used, "wall": each * passed, "counted_steps": counted,
         "cpu_share": used / passed, "rebuilds_per_step": rebuilds / steps, "enlarged": enlarged,
         "temperature_K": float(out.atoms.get_temperature()),
     }  # fmt: skip
@@ -104,7 +109,7 @@ def parts(name: str, n_atoms: int, count: int) -> dict[str, float]:
     from adatom.potential.device import atoms_at_once, on_cpu
 
     Array = jax.Array
-    source, atoms = potential_of(name), copper(n_atoms)
+    source, atoms = moved_by(name), copper(n_atoms)
     clock = time.process_time if on_cpu() else time.perf_counter
 
     @jax.jit
@@ -122,7 +127,7 @@ def parts(name: str, n_atoms: int, count: int) -> dict[str, float]:
         return (clock() - begin) / argument / n_atoms * 1e6
 
     with jax.enable_x64(True):
-        field = make_field(source if POTENTIALS[name] else source.model, precision="float32")
+        field = make_field(source, precision="float32")
         packed = pack([atoms], field.model.elements, movable=[np.ones((n_atoms, 3))], block=atoms_at_once())
         field, system = jax.device_put((field, packed.system))
         positions, cell = jnp.asarray(packed.positions), jnp.asarray(packed.cell)
@@ -177,5 +182,6 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         return through_ase(name, n_atoms, max(3, ASE_STEPS[n_atoms] // (4 if quick else 1)))
     steps, runs = NATIVE_STEPS[n_atoms], NATIVE_RUNS.get(n_atoms, 1)
     steps, runs = (max(6, steps // 2), 1) if quick else (steps, runs)
-    out = native(name, n_atoms, steps, runs, job.get("interval") or max(1, steps // 4))
+    interval = job.get("interval") or max(1, steps // 4)
+    out = native(moved_by(name), copper(n_atoms), steps=steps, runs=runs, interval=interval)
     return out | ({"parts": parts(name, n_atoms, max(2, steps // 4))} if job["parts"] else {})

@@ -46,8 +46,8 @@ QUIET = 0.25
 TEMPERATURES, MELT = (300.0, 900.0, 1500.0), 3000.0
 LABELS, STEPS, COMMITTEE_STEPS, MEMBERS = 12, 1200, 500, 4
 """Labels of a round (and a batch), steps a round, members of the committee."""
-LOSS = {"energy_start": 2.0, "energy_end": 20.0}
-"""As `adatom learn` has it."""
+LOSS, DECAY = {"energy_start": 2.0, "energy_end": 20.0}, 0.1
+"""As `adatom learn` has them, the decay of weights for 72 labels."""
 RESULTS = HERE / "results" / "selection_replay.json"
 
 
@@ -152,7 +152,9 @@ class Pool:
             )
             self.network = jax.device_get(self.model.init(jax.random.key(seed)))
             self.members = jax.device_get(jax.vmap(self.model.init)(jax.random.split(jax.random.key(seed + 1), MEMBERS)))
-        training = TrainingConfig(seed=seed, learning_rate=5e-3, batch_atoms=LABELS * sum(bucket.atom_capacity), warmup_steps=50)
+        training = TrainingConfig(
+            seed=seed, learning_rate=5e-3, weight_decay=DECAY, batch_atoms=LABELS * sum(bucket.atom_capacity), warmup_steps=50
+        )
         none = np.arange(0)
         self.problem = Problem(self.model, statistics, [self.bucket], [none], [none], LossConfig(**LOSS), training)
         weights = np.random.default_rng([seed, 1]).exponential(size=(MEMBERS, len(bucket.frame)))
@@ -321,6 +323,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "adatom-selection-replay"))
     settings = {"rounds": options.rounds, "frames": options.frames, "labels": LABELS, "steps": STEPS, "members": MEMBERS}
+    settings |= {"decay": DECAY}
     oracle = stillinger_weber()
     for seed in options.seeds:
         curves = _merged(options.out, settings, {}, 0.0)["curves"]
