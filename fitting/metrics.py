@@ -8,25 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from adatom.fitting.batches import ONCE, Bucket, Targets, assemble, make_buckets, neighbourhoods, portions
+from adatom.fitting.batches import ONCE, Targets, make_buckets, neighbourhoods, portions
 from adatom.fitting.dataset import DataError, Frame
+from adatom.fitting.problem import forward
 from adatom.potential.compilation import jit
 from adatom.potential.evaluator import Precision
 from adatom.potential.graph import Graph
-from adatom.potential.model import FittedModel
 from adatom.potential.potential import Potential
-from adatom.potential.predict import Prediction, predict
+from adatom.potential.predict import Prediction
 from adatom.potential.units import GPA
 
 Column = tuple[np.ndarray, np.ndarray, np.ndarray]
 UPPER = np.triu_indices(3)
+_forward = jit(forward, static_argnames=("model", "precision"))
 ATOMS = 512
 """Atoms evaluated at once, about."""
 
@@ -98,22 +97,16 @@ def compare(
     for bucket in make_buckets(frames, items, worth=ONCE):
         for part, index, present in portions(bucket, ATOMS):
             with jax.enable_x64(True):
-                every = np.arange(len(present))
-                graph, targets, out = _forward(potential.model, potential.params, part, every, present, precision)
+                every, params = np.arange(len(present)), potential.params
+                graph, targets, out = _forward(
+                    potential.model, params["network"], params["statistics"], part, every, present, precision
+                )
             _collect(columns, [frames[k] for k in index], index, graph, targets, out)
             done += len(index)
             if progress:
                 progress(done, len(frames))
     merged = {name: _merge(column) for name, column in columns.items()}
     return Comparison(merged["energy"], merged["forces"], merged["stress"], tuple(f.config_type for f in frames))
-
-
-@partial(jit, static_argnames=("model", "precision"))
-def _forward(
-    model: FittedModel, params: Any, bucket: Bucket, rows: np.ndarray, present: np.ndarray, precision: str
-) -> tuple[Graph, Targets, Prediction]:
-    graph, targets = assemble(bucket, rows, present)
-    return graph, targets, predict(model, params, graph, e0=params["statistics"].e0, dtype=jnp.dtype(precision))
 
 
 def _collect(
