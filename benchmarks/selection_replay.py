@@ -15,9 +15,9 @@ determinant      largest determinant of features of `look`       farthest       
 quiet            weighted, a quarter of the labels among accurate frames
 
 Labels needed are read off where an error first falls to what random-all (or random) ends with, interpolated; random-all
-goes on for two more rounds than the others, since it needs no committee. Properties (of `adatom.fitting.properties`): one
-score, the mean of the errors of the lattice constant / 0.2 %, elastic constants / 10 %, vacancy formation energy / 0.2 eV, and
-g(r) of the melt / 0.05.
+goes on for two more rounds than the others, since it needs no committee. Properties (of `adatom.fitting.properties`), every other
+round: the worst of the errors of the lattice constant / 0.2 %, elastic constants / 10 %, vacancy formation energy / 0.2 eV, and
+g(r) of the melt / 0.05; labels for 1, and for a half.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ LABELS, STEPS, COMMITTEE_STEPS, MEMBERS = 12, 1200, 500, 4
 """Labels of a round (and a batch), steps a round, members of the committee."""
 LOSS, DECAY = {"energy_start": 2.0, "energy_end": 20.0}, 0.1
 """As `adatom learn` has them, the decay of weights for 72 labels."""
+TOLERANCES = {"a_%": 0.2, "C_%": 10.0, "vacancy_eV": 0.2, "melt": 0.05}
 RESULTS = HERE / "results" / "selection_replay.json"
 
 
@@ -262,20 +263,18 @@ def properties(calculator: Any, seed: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def score(found: dict[str, Any] | None, true: dict[str, Any]) -> tuple[float, dict[str, float]]:
-    """The one number, and errors: %, %, eV, Δ of g(r). A property that cannot be computed counts as 10 times the unit."""
+def property_errors(found: dict[str, Any] | None, true: dict[str, Any]) -> dict[str, float]:
+    """%, %, eV, Δ of g(r); infinite where they cannot be computed."""
     from adatom.fitting.properties import rdf_difference
 
     if found is None:
-        return 10.0, {}
+        return dict.fromkeys(TOLERANCES, np.inf)
     constants = [abs(found[k] / true[k] - 1.0) for k in ("C11_GPa", "C12_GPa", "C44_GPa")]
-    errors = {
+    return {
         "a_%": 100.0 * abs(found["a_A"] / true["a_A"] - 1.0), "C_%": 100.0 * float(np.mean(constants)),
         "vacancy_eV": abs(found["vacancy_eV"] - true["vacancy_eV"]),
         "melt": rdf_difference(found["melt"], true["melt"]).total,
     }  # fmt: skip
-    parts = [errors["a_%"] / 0.2, errors["C_%"] / 10.0, errors["vacancy_eV"] / 0.2, errors["melt"] / 0.05]
-    return float(np.mean(np.minimum(parts, 10.0))), errors
 
 
 def needed(curve: list[tuple[int, float]], target: float) -> float | None:
@@ -287,7 +286,7 @@ def needed(curve: list[tuple[int, float]], target: float) -> float | None:
 
 
 def replay(pool: Pool, rule: str, rounds: int, true: dict[str, Any] | None, start: tuple[Any, Any]) -> list[dict[str, Any]]:
-    """One row a round: labels, force errors, property score and errors."""
+    """One row a round: labels, force errors, property errors."""
     from adatom.potential import AdatomCalculator
 
     chosen, rows = list(pool.first), []
@@ -303,7 +302,7 @@ def replay(pool: Pool, rule: str, rounds: int, true: dict[str, Any] | None, star
                 found = properties(AdatomCalculator(pool.potential(network, None), dtype="float64"), pool.seed)
             except ValueError:
                 found = None
-            row["score"], row["properties"] = score(found, true)
+            row["properties"] = property_errors(found, true)
         rows.append(row)
     return rows
 
@@ -358,39 +357,47 @@ def _merged(path: Path, settings: dict[str, Any], curves: dict[str, Any], minute
     return content
 
 
+def worst(row: dict[str, Any]) -> float | None:
+    """The largest property error in units of what is tolerated; None where none was computed."""
+    return max(row["properties"][k] / x for k, x in TOLERANCES.items()) if "properties" in row else None
+
+
 def _text(rows: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{r['labels']}: {r['forces']['all']:.0f}" + (f" ({r['score']:.2f})" if "score" in r else "") for r in rows)
+    cells = [(r["labels"], r["forces"]["all"], worst(r)) for r in rows]
+    return ", ".join(f"{n}: {f:.0f}" + ("" if w is None else f" ({w:.2f})") for n, f, w in cells)
 
 
 def report(content: dict[str, Any], rules: list[str], seeds: list[int]) -> None:
-    """Curves, and the labels that each rule needs for what random-all and random end with."""
+    """Curves, and the labels that each rule needs for what random-all and random end with, and for properties."""
     curves = content["curves"]
     print("\n{date}; device: {device}; commit {commit}; {cpu_minutes:.0f} CPU minutes\n".format(**content))
-    print("| seed | rule | labels: force RMSE, meV/Å (property score) |\n|---|---|---|")
+    print("| seed | rule | labels: force RMSE, meV/Å (worst property) |\n|---|---|---|")
     for name, rows in curves.items():
         print(f"| {name.replace(' ', ' | ')} | {_text(rows)} |")
-    for what, key in (("force error", "forces"), ("property score", "score")):
-        for reference in ("random-all", "random"):
-            found = {r: [labels_for(curves, r, reference, s, key) for s in seeds] for r in rules}
-            if reference not in rules or None in found[reference]:
-                continue
-            print(f"\n| rule | labels for the {what} that {reference} ends with, by seed | ratio to {reference} |\n|---|---|---|")
-            for rule in rules:
-                last = [curves[f"{s} {rule}"][-1]["labels"] for s in seeds]
-                cells = ", ".join(f"> {n}" if x is None else f"{x:.0f}" for x, n in zip(found[rule], last, strict=True))
-                ratio = [(x or n) / y for x, n, y in zip(found[rule], last, found[reference], strict=True) if y]
-                at_least = "> " if None in found[rule] else ""
-                print(f"| {rule} | {cells} | {at_least}{np.mean(ratio):.2f} ({min(ratio):.2f} to {max(ratio):.2f}) |")
 
+    def curve(rule: str, seed: int) -> list[tuple[int, float]]:
+        return [(r["labels"], r["forces"]["all"]) for r in curves[f"{seed} {rule}"]]
 
-def labels_for(curves: dict[str, Any], rule: str, reference: str, seed: int, key: str) -> float | None:
-    """Labels at which a rule reaches what the reference ends with; None where it does not, or nothing is known."""
+    def cells(found: list[float | None], rule: str) -> str:
+        last = [curve(rule, s)[-1][0] for s in seeds]
+        return ", ".join(f"> {n}" if x is None else f"{x:.0f}" for x, n in zip(found, last, strict=True))
 
-    def curve(name: str) -> list[tuple[int, float]]:
-        rows = [r for r in curves.get(f"{seed} {name}", []) if key in r]
-        return [(r["labels"], r["forces"]["all"] if key == "forces" else r["score"]) for r in rows]
-
-    return needed(curve(rule), curve(reference)[-1][1]) if curve(reference) else None
+    for reference in ("random-all", "random"):
+        if reference not in rules:
+            continue
+        targets = [curve(reference, s)[-1][1] for s in seeds]
+        found = {r: [needed(curve(r, s), t) for s, t in zip(seeds, targets, strict=True)] for r in rules}
+        print(f"\n| rule | labels for the force error {reference} ends with, by seed | ratio to {reference} |\n|---|---|---|")
+        for rule in rules:
+            last = [curve(rule, s)[-1][0] for s in seeds]
+            ratio = [(x or n) / y for x, n, y in zip(found[rule], last, found[reference], strict=True) if y]
+            mean = ("> " if None in found[rule] else "") + f"{np.mean(ratio):.2f}"
+            print(f"| {rule} | {cells(found[rule], rule)} | {mean} ({min(ratio):.2f} to {max(ratio):.2f}) |")
+    print("\n| rule | labels at which every property is first tolerable, by seed | within half of it |\n|---|---|---|")
+    for rule in rules:
+        each = [[(r["labels"], w) for r in curves[f"{s} {rule}"] if (w := worst(r)) is not None] for s in seeds]
+        both = [[next((float(n) for n, w in rows if w <= limit), None) for rows in each] for limit in (1.0, 0.5)]
+        print(f"| {rule} | {cells(both[0], rule)} | {cells(both[1], rule)} |")
 
 
 if __name__ == "__main__":

@@ -38,12 +38,13 @@ _HEADER = (
 @dataclass(frozen=True)
 class AuditReport:
     """What the audit found: findings (worst first), a row per config_type, the shortest distance (Å) per pair of
-    elements."""
+    elements; and what it measured in each frame."""
 
     frames: int
     findings: tuple[Finding, ...]
     table: tuple[TypeRow, ...]
     min_distances: dict[str, float]
+    geometry: tuple[Geometry, ...]
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -97,17 +98,17 @@ def audit(frames: Sequence[Frame], *, cutoff: float = 6.0) -> AuditReport:
         *check_stresses(frames, cutoff),
     ]
     findings.sort(key=lambda f: _ORDER[f.severity])
-    return AuditReport(len(frames), tuple(findings), type_table(frames, geometry, residual), _shortest(geometry))
+    table = type_table(frames, geometry, residual)
+    return AuditReport(len(frames), tuple(findings), table, _shortest(geometry), tuple(geometry))
 
 
-def audit_leakage(train: Sequence[Frame], test: Sequence[Frame], *, cutoff: float = 6.0) -> list[Finding]:
-    """Frames of `test` whose structure is also in `train`, and groups that are on both sides."""
-    return check_leakage(
-        train,
-        test,
-        [measure(frame.structure, cutoff) for frame in train],
-        [measure(frame.structure, cutoff) for frame in test],
-    )
+def audit_leakage(
+    train: Sequence[Frame], test: Sequence[Frame], *, cutoff: float = 6.0, geometry: Sequence[Geometry] = ()
+) -> list[Finding]:  # fmt: skip
+    """Frames of `test` whose structure is also in `train`, and groups that are on both sides. geometry: of `train`, where `audit`
+    has measured it with this cutoff."""
+    known = geometry or [measure(frame.structure, cutoff) for frame in train]
+    return check_leakage(train, test, known, [measure(frame.structure, cutoff) for frame in test])
 
 
 def _shortest(geometry: Sequence[Geometry]) -> dict[str, float]:

@@ -153,7 +153,8 @@ def _audit(config: FitConfig, frames: Sequence[Frame], test: Sequence[Frame], sa
         return
     report = audit(frames, cutoff=cutoff)
     findings = [f for f in report.findings if f.severity != "info"]
-    findings += [f for f in audit_leakage(frames, test) if f.severity != "info"] if test else []
+    shared = audit_leakage(frames, test, cutoff=cutoff, geometry=report.geometry) if test else []
+    findings += [f for f in shared if f.severity != "info"]
     for finding in findings:
         say(f"audit: {finding.text()}")
     if report.errors and config.data.audit == "refuse":

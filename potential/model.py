@@ -175,8 +175,9 @@ class Model(ByConfig):
         """Fresh network parameters, float32."""
         ones = (1,) * len(self.elements)
         key, own = jax.random.split(key)
-        vectors = jnp.full((3, len(ones), len(ones)), 0.3 * self.cutoff, dtype=jnp.float32)
-        params: Params = {"descriptor": self._descriptor.init(own, vectors, ones, ones).get("params", {}), "fitting": {}}
+        vectors = jax.ShapeDtypeStruct((3, len(ones), len(ones)), jnp.float32)
+        descriptor = self._descriptor.lazy_init(own, vectors, ones, ones)  # its shapes are enough
+        params: Params = {"descriptor": descriptor.get("params", {}), "fitting": {}}
         features = jnp.zeros((1, self.config.descriptor.n_features(len(ones))), dtype=jnp.float32)
         for t in range(len(ones)):
             key, own = jax.random.split(key)
