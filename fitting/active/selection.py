@@ -81,26 +81,24 @@ def diluted(share: Fractions, accurate: int) -> Fractions:
 
 def adaptive_thresholds(
     validation_force_rmse: float, *, lower_factor: float = 2.5, upper_factor: float = 10.0, least_lower: float = 0.05,
-    most_lower: float = 0.25, least_width: float = 0.15, most_upper: float = 1.5,
+    most_lower: float = 0.25, least_width: float = 0.15,
 ) -> Window:  # fmt: skip
-    """lower = lower_factor · RMSE within [least_lower, most_lower], upper = upper_factor · RMSE within
-    [lower + least_width, most_upper]: eV/Å.
+    """lower = lower_factor · RMSE within [least_lower, most_lower], upper = max(upper_factor · RMSE, lower + least_width): eV/Å.
 
     RMSE: of force components on validation data, eV/Å. A deviation is the largest over some N atoms of the length of a vector:
     Gaussian errors, alike at every atom, have about √(3 + 2 ln N) RMSE there, 3.5 for N = 100, and a committee usually spreads
     less than it errs. Ratio and floors are those of the window 0.05 to 0.20 eV/Å that DP-GEN's users know; below it, DFT's own
-    noise would be labelled. A poor potential must not take its own errors for the measure of what is accurate: most_lower; nor
-    of where a run is still worth going on with: beyond most_upper it sees what it has driven atoms into, not what they do.
+    noise would be labelled. A poor potential must not take its own errors for the measure of what is accurate: most_lower.
     Raises ValueError for values that are negative or not finite, and factors in the wrong order.
     """
-    values = (validation_force_rmse, lower_factor, upper_factor, least_lower, most_lower, least_width, most_upper)
+    values = (validation_force_rmse, lower_factor, upper_factor, least_lower, most_lower, least_width)
     if not all(0.0 <= v < np.inf for v in values) or upper_factor < lower_factor:
         raise ValueError(
-            f"no window from RMSE {validation_force_rmse}, factors {lower_factor} and {upper_factor}, limits {least_lower}, "
-            f"{most_lower}, {least_width} and {most_upper}: all zero or positive and finite, the upper factor not below the lower"
+            f"no window from RMSE {validation_force_rmse}, factors {lower_factor} and {upper_factor}, floors {least_lower} and "
+            f"{least_width}: all must be zero or positive and finite, the upper factor not below the lower"
         )
     lower = max(min(lower_factor * validation_force_rmse, most_lower), least_lower)
-    return Window(lower, max(min(upper_factor * validation_force_rmse, most_upper), lower + least_width))
+    return Window(lower, max(upper_factor * validation_force_rmse, lower + least_width))
 
 
 def random_within(allowed: NDArray[np.bool_], count: int, *, seed: int) -> Indices:

@@ -64,7 +64,6 @@ def test_adaptive_thresholds() -> None:
     assert adaptive_thresholds(0.06) == pytest.approx((0.15, 0.6))
     assert adaptive_thresholds(0.001) == pytest.approx((0.05, 0.20))  # the floors
     assert adaptive_thresholds(0.1, lower_factor=1.0, upper_factor=1.0) == pytest.approx((0.1, 0.25))
-    assert adaptive_thresholds(0.4) == pytest.approx((0.25, 1.5))  # a poor potential
     for rmse, factors in ((np.nan, {}), (-1.0, {}), (0.1, {"lower_factor": 3.0, "upper_factor": 2.0})):
         with pytest.raises(ValueError, match="no window"):
             adaptive_thresholds(rmse, **factors)
