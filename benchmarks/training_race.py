@@ -1,12 +1,14 @@
-"""How soon a fit is how good, beside DeePMD-kit trained on the same files in the same run: wall seconds of one core, from start.
+"""How soon a fit is how good, beside others trained on the same files in the same run: wall seconds of one core, from start.
 
     python benchmarks/training_race.py DATA/water_dpmd [--steps 2500] [--epochs 2 69] [--reference-env DIR]
+    python benchmarks/training_race.py DATA/mlearn_Si --steps 9000 --epochs 60 317 --n2p2 BIN [--n2p2-epochs 17]
 
 DeePMD-kit has the input of its own water example (float32, one frame a step, the learning rate brought down within --steps);
-for other sets sel is 80 and rcut_smth 2 Å. Ours is the default fit, once for each of --epochs. Both are judged on the test file
-meanwhile (DeePMD-kit ten times on 20 of its frames, ours up to 15 times on all), the time for which is in the seconds; nothing is
-chosen by it: figures are those of the last weights, and of the first time they were as good as the rival's last. Writes
-`results/training_race_<set>.json`.
+for other sets sel is 80 and rcut_smth 2 Å. n2p2, where BIN has its nnp-scaling and nnp-train, has the published input of the set
+(DATA/models/n2p2), Kalman filter and forces included, and its own normalisation of the data. Ours is the default fit, once for
+each of --epochs. All are judged on the test file: DeePMD-kit ten times on 20 of its frames, ours up to 15 times on all, the time
+for which is in the seconds; n2p2 on all, afterwards, from the weights of each epoch. Nothing is chosen by it: figures are those of
+the last weights, and of the first time that ours were as good as a rival's last. Writes `results/training_race_<set>.json`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from copper import pin  # noqa: E402
 Curve = list[tuple[float, float, float]]
 """Wall seconds; force RMSE, meV/Å; energy RMSE, meV/atom."""
 SEL = {"O": 46, "H": 92}
+BOHR, HARTREE = 0.529177210903, 27.211386245988
 
 
 def deepmd_folders(path: Path, out: Path) -> tuple[list[str], list[str]]:
@@ -110,6 +113,43 @@ def deepmd(data: Path, folder: Path, python: Path, steps: int) -> Curve:
     return watched([str(python.with_name("dp")), "--tf", "train", "input.json"], folder, read)
 
 
+def n2p2(data: Path, folder: Path, programs: Path, epochs: int) -> Curve:
+    """Scaled and trained by its own programs on one core; scaling is in the seconds, reading the weights of each epoch is not."""
+    import shutil
+
+    from ase.io import read
+
+    from adatom.fitting.dataset import read_frames
+    from adatom.fitting.metrics import compare
+    from adatom.potential.interop import convert
+
+    lines = []
+    for x in read(data / "train.extxyz.gz", ":"):
+        rows = zip(x.symbols, x.positions / BOHR, x.get_forces() * BOHR / HARTREE, strict=True)
+        lines += ["begin", *("lattice " + " ".join(f"{v:.12e}" for v in row / BOHR) for row in x.cell.array)]
+        lines += [f"atom {' '.join(f'{v:.12e}' for v in r)} {s} 0 0 {' '.join(f'{v:.12e}' for v in f)}" for s, r, f in rows]
+        lines += [f"energy {x.get_potential_energy() / HARTREE:.12e}", "charge 0", "end"]
+    (folder / "input.data").write_text("\n".join(lines) + "\n")
+    published = (data.parent / "models" / "n2p2" / data.name / "input.nn").read_text().splitlines()
+    settings = [x for x in published if x.split()[:1] != ["epochs"]] + [f"epochs {epochs}", "normalize_data_set force"]
+    (folder / "input.nn").write_text("\n".join(settings) + "\n")
+    began = time.time()
+    for command in ([programs / "nnp-scaling", "100"], [programs / "nnp-train"]):
+        done = subprocess.run([str(x) for x in command], cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{command[0]} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    frames, curve = read_frames([data / "test.extxyz.gz"])[0], []
+    for weights in sorted(folder.glob("weights.*.*.out"))[1:]:  # not those it began with
+        model = folder / f"model-{weights.name.split('.')[2]}"
+        model.mkdir()
+        for name in ("input.nn", "scaling.data"):
+            shutil.copy(folder / name, model)
+        shutil.copy(weights, model / f"weights.{weights.name.split('.')[1]}.data")
+        errors = compare(convert.read(model, "n2p2", length_unit="bohr", energy_unit="hartree"), frames).errors()
+        curve.append((weights.stat().st_mtime - began, errors["forces"]["rmse"], errors["energy"]["rmse"]))
+    return curve
+
+
 def ours(data: Path, folder: Path, epochs: int) -> Curve:
     """The default fit."""
     test = str(data / "test.extxyz.gz")
@@ -132,6 +172,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--epochs", type=int, nargs="+", default=[2, 69])
+    parser.add_argument("--n2p2", type=Path, help="folder of its programs")
+    parser.add_argument("--n2p2-epochs", type=int, default=17)
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     parser.add_argument("--reference-env", type=Path, default=Path.home() / ".cache" / "adatom" / "deepmd-env")
     options = parser.parse_args(arguments)
@@ -141,21 +183,28 @@ def main(arguments: list[str] | None = None) -> None:
     head = {"date": str(date.today()), "device": cpu_name(), "commit": commit(), "set": data.name}
     print("; ".join(head.values()), flush=True)
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
         runs: dict[str, Curve] = {}
-        for name in ("DeePMD-kit", *(f"adatom, {n} epochs" for n in options.epochs)):
-            own = folder / name.replace(" ", "-")
+
+        def run(name: str, curve: Callable[[Path], Curve]) -> None:
+            own = Path(made) / name.replace(" ", "-")
             own.mkdir()
-            other = name == "DeePMD-kit"
-            runs[name] = deepmd(data, own, python, options.steps) if other else ours(data, own, int(name.split()[1]))
+            runs[name] = curve(own)
             print(name, " ".join(f"{t:.0f}s:{f:.0f}" for t, f, _ in runs[name]), flush=True)
-    goal = runs["DeePMD-kit"][-1]
-    print("\n| | seconds | force RMSE, meV/Å | energy RMSE, meV/atom | DeePMD-kit's last force RMSE after | ratio |")
-    print("|---|---|---|---|---|---|")
+
+        run("DeePMD-kit", lambda own: deepmd(data, own, python, options.steps))
+        if options.n2p2:
+            run("n2p2", lambda own: n2p2(data, own, options.n2p2.resolve(), options.n2p2_epochs))
+        rivals = list(runs)
+        for n in options.epochs:
+            run(f"adatom, {n} epochs", lambda own, n=n: ours(data, own, n))  # type: ignore[misc]
+    print("\n| | seconds | force RMSE, meV/Å | energy RMSE, meV/atom |" + "".join(f" as good as {x} after |" for x in rivals))
+    print("|---" * (4 + len(rivals)) + "|")
     for name, curve in runs.items():
-        first = next((t for t, f, _ in curve if f <= goal[1]), None)
-        times = f"{first:.1f} s | {goal[0] / first:.1f}" if first else "never | "
-        print(f"| {name} | {curve[-1][0]:.0f} | {curve[-1][1]:.1f} | {curve[-1][2]:.2f} | {times} |")
+        cells = []
+        for goal in (runs[x][-1] for x in rivals):
+            first = next((t for t, f, _ in curve if f <= goal[1]), None)
+            cells.append(f"{first:.1f} s, {goal[0] / first:.1f} × as soon" if first else "never")
+        print(f"| {name} | {curve[-1][0]:.0f} | {curve[-1][1]:.1f} | {curve[-1][2]:.2f} | {' | '.join(cells)} |")
     path = HERE / "results" / f"training_race_{data.name}.json"
     path.write_text(json.dumps({**head, "curves": runs}, indent=1) + "\n")
 
