@@ -7,8 +7,8 @@ DeePMD-kit has the input of its own water example (float32, one frame a step, th
 for other sets sel is 80 and rcut_smth 2 Å. n2p2, where BIN has its nnp-scaling and nnp-train, has the published input of the set
 (DATA/models/n2p2), Kalman filter and forces included, and its own normalisation of the data. Ours is the default fit, once for
 each of --epochs. All are judged on the test file: DeePMD-kit ten times on 20 of its frames, ours up to 15 times on all, the time
-for which is in the seconds; n2p2 on all, afterwards, from the weights of each epoch. Nothing is chosen by it: figures are those of
-the last weights, and of the first time that ours were as good as a rival's last. Writes `results/training_race_<set>.json`.
+for which is in the seconds; n2p2 on all, afterwards, from the weights of each epoch. Nothing is chosen by it: figures are of
+the last weights, and of the first time that ours were as good as the last of a rival. Writes `results/training_race_<set>.json`.
 """
 
 from __future__ import annotations
