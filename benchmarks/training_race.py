@@ -5,7 +5,7 @@
 
 DeePMD-kit has the input of its own water example (float32, one frame a step, the learning rate brought down within --steps);
 for other sets sel is 80 and rcut_smth 2 Å. n2p2, where BIN has its nnp-scaling and nnp-train, has the published input of the set
-(DATA/models/n2p2), Kalman filter and forces included, and its own normalisation of the data. Ours is the default fit, once for
+(DATA/models/n2p2), Kalman filter and forces included, and its own centring and normalisation. Ours is the default fit, once for
 each of --epochs. All are judged on the test file: DeePMD-kit ten times on 20 of its frames, ours up to 15 times on all, the time
 for which is in the seconds; n2p2 on all, afterwards, from the weights of each epoch. Nothing is chosen by it: figures are of
 the last weights, and of the first time that ours were as good as the last of a rival. Writes `results/training_race_<set>.json`.
@@ -131,7 +131,8 @@ def n2p2(data: Path, folder: Path, programs: Path, epochs: int) -> Curve:
         lines += [f"energy {x.get_potential_energy() / HARTREE:.12e}", "charge 0", "end"]
     (folder / "input.data").write_text("\n".join(lines) + "\n")
     published = (data.parent / "models" / "n2p2" / data.name / "input.nn").read_text().splitlines()
-    settings = [x for x in published if x.split()[:1] != ["epochs"]] + [f"epochs {epochs}", "normalize_data_set force"]
+    settings = [x for x in published if x.split()[:1] != ["epochs"]]
+    settings += [f"epochs {epochs}", "normalize_data_set force", "center_symmetry_functions"]  # without these two it diverges
     (folder / "input.nn").write_text("\n".join(settings) + "\n")
     began = time.time()
     for command in ([programs / "nnp-scaling", "100"], [programs / "nnp-train"]):
