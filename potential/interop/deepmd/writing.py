@@ -24,7 +24,9 @@ def write(potential: Potential, path: str | Path) -> None:
         potential = as_deepmd(potential)
     if not isinstance(potential.model, DeepmdModel):
         raise ValueError("only models of DeePMD-kit and our own deep_potential can be written for DeePMD-kit")
-    save_tree({"backend": "adatom", "model": _model(potential), "model_def_script": {}, "@variables": {}}, Path(path))
+    terms = [x for x in potential.model.config.terms if isinstance(x, Standard)]
+    backend = "TensorFlow" if any(d.blank for x in terms for d in x.descriptors) else "adatom"
+    save_tree({"backend": backend, "model": _model(potential), "model_def_script": {}, "@variables": {}}, Path(path))
 
 
 def _model(potential: Potential) -> Node:

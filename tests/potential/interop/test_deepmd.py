@@ -51,15 +51,12 @@ def results(potential, items):
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_equal_to_deepmd_kit(name):
-    """Energies of atoms to 1e-11, forces and virials to 1e-10 of the largest: references by differences are good to that, but not
-    with relu, whose kinks they cross."""
+    """Energies of atoms to 1e-11, forces and virials to 1e-10 of the largest: references by differences are good to that."""
     items = REFERENCES[name]
     structures, got = results(model(name), items)
     for item, s, r in zip(items, structures, got, strict=True):
         forces, virial = np.array(item["forces"]), np.array(item["virial"])
         assert_allclose(r.energies, item["energies"], rtol=1e-11, atol=1e-11)
-        if name == "se_e2_a_vacuum.dp":
-            continue
         assert_allclose(r.forces, forces, rtol=0, atol=1e-10 * max(np.abs(forces).max(), 1.0))
         if s.pbc.all():
             assert_allclose(-r.stress * s.volume, virial, rtol=0, atol=1e-10 * max(np.abs(virial).max(), 1.0))
