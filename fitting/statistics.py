@@ -70,12 +70,12 @@ def shortest_distances(items: Sequence[Neighbourhood], elements: Sequence[int]) 
 
 
 def describe(statistics: Statistics, elements: Sequence[int]) -> str:
-    """Lines to print: E0 and shortest distances."""
+    """Lines to print: E0 and shortest distances, which of other programs' models are not known."""
     symbols = [chemical_symbols[z] for z in elements]
     e0 = ", ".join(f"{s} {x:.4f}" for s, x in zip(symbols, np.asarray(statistics.e0), strict=True))
     d = np.asarray(statistics.min_distance)
-    pairs = ", ".join(f"{a}-{b} {d[i, j]:.2f}" for i, a in enumerate(symbols) for j, b in enumerate(symbols) if i <= j)
-    return f"E0 (eV): {e0}\nshortest distances (Å): {pairs}"
+    pairs = [f"{a}-{b} {d[i, j]:.2f}" for i, a in enumerate(symbols) for j, b in enumerate(symbols) if i <= j and d[i, j] > 0.0]
+    return f"E0 (eV): {e0}\nshortest distances (Å): {', '.join(pairs) or 'not known'}"
 
 
 def _mean_residual(frames: Sequence[Frame], model: Model, e0: np.ndarray) -> np.ndarray:
