@@ -1,6 +1,6 @@
 """Does another program's model continued on new data beat the same form from nothing after the same time? One core, minutes.
 
-    python benchmarks/start_from.py deepmd DATA [--epochs 10 40] [--steps 60000] [--reference-env DIR]
+    python benchmarks/start_from.py deepmd DATA [--epochs 10 40] [--steps 15000] [--reference-env DIR]
     python benchmarks/start_from.py nep DATA [--epochs 10 40] [--model FILE --set mlearn_Cu] [--frames 24]
 
 deepmd: DeePMD-kit trains a se_e2_a of small sizes on the even training frames of DATA/mlearn_Si, the old data, and freezes it;
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("family", choices=["deepmd", "nep"])
     parser.add_argument("data", type=Path)
     parser.add_argument("--epochs", type=int, nargs="+", default=[10, 40])
-    parser.add_argument("--steps", type=int, default=60000, help="of DeePMD-kit on the old half (deepmd)")
+    parser.add_argument("--steps", type=int, default=15000, help="of DeePMD-kit on the old half (deepmd)")
     parser.add_argument("--reference-env", type=Path, default=Path.home() / ".cache" / "adatom" / "deepmd-env")
     parser.add_argument("--model", default=UNEP, help="file in DATA/models/nep (nep)")
     parser.add_argument("--set", default="mlearn_Cu", help="folder of DATA with new frames (nep)")

@@ -21,6 +21,7 @@ from adatom.potential.compression import compress
 from adatom.potential.evaluator import Evaluator, NeighbourWarning
 from adatom.potential.interop import convert
 from adatom.potential.interop.deepmd import nets, read, write
+from adatom.potential.interop.deepmd.standardised import StandardisedDeepmd, plain, rows_of_nets, standardise
 from adatom.potential.interop.deepmd.tree import load_tree
 from adatom.potential.interop.differences import NotTheSameWarning
 from adatom.potential.model_file import ModelFileError, load
@@ -169,6 +170,42 @@ def test_compressed_is_the_same(name):
     ):
         assert_allclose(got.energies, want.energies, rtol=0, atol=1e-5 * max(np.abs(want.energies).max(), 1.0))
         assert_allclose(got.forces, want.forces, rtol=0, atol=2e-4 * max(np.abs(want.forces).max(), 1.0))
+
+
+@pytest.mark.parametrize("name", ["se_e2_a.dp", "attention.dp", "zbl.dp"])
+def test_standardised_is_the_same(name):
+    """In other parameters, as it is trained: nets of species, of all, and beside a table."""
+    potential, rng = model(name), np.random.default_rng(0)
+    network, rows = potential.params["network"], rows_of_nets(potential.model.config)
+    assert rows.keys() == network["fitting"].keys()
+    sizes = {k: len(network["fitting"][k]["hidden"]["layer_0"]["kernel"]) for k in rows}
+    features = {k: (rng.normal(size=n), rng.uniform(0.1, 2.0, n)) for k, n in sizes.items()}
+    other = standardise(network, features, 0.3)
+    structures = [structure(potential.symbols, x) for x in REFERENCES[name]]
+    params = {**potential.params, "network": other}
+    for got, want in zip(
+        evaluate_all(StandardisedDeepmd(potential.model), params, structures),
+        evaluate_all(potential.model, potential.params, structures), strict=True,
+    ):  # fmt: skip
+        assert_allclose(got.energies, want.energies, rtol=0, atol=1e-13 * max(np.abs(want.energies).max(), 1.0))
+        assert_allclose(got.forces, want.forces, rtol=0, atol=1e-12 * max(np.abs(want.forces).max(), 1.0))
+    first, changed = (next(iter(x["fitting"].values()))["hidden"]["layer_0"]["kernel"] for x in (network, other))
+    assert_allclose(changed, first * next(iter(features.values()))[1][:, None], rtol=1e-15)
+    old, new = flatten(network), flatten(jax.device_get(plain(other)))
+    assert old.keys() == new.keys()
+    for k in old:
+        assert_allclose(new[k], old[k], rtol=1e-13, atol=1e-13)
+
+
+def test_nets_that_are_not_standardised():
+    """Of several networks, without layers, and where the features are added to what the first layer makes of them."""
+    config = model("se_e2_a.dp").model.config
+    (term,) = config.terms
+    assert rows_of_nets(config)
+    two = config.model_copy(update={"terms": (term, term), "weights": (0.5, 0.5)})
+    assert rows_of_nets(two) == {}
+    for widths in ((), (term.n_features(), 5), (2 * term.n_features(), 5)):
+        assert rows_of_nets(config.model_copy(update={"terms": (term.model_copy(update={"widths": widths}),)})) == {}
 
 
 def test_pairs_too_close_for_the_series_are_computed_by_the_nets():
