@@ -25,7 +25,7 @@ from adatom.fitting.metrics import Comparison, compare, require_finite
 from adatom.fitting.problem import Problem
 from adatom.fitting.progress import progress
 from adatom.fitting.splits import split
-from adatom.fitting.start import load_start, new_model, starting_statistics, trainable, usable
+from adatom.fitting.start import conditioned, constants, load_start, new_model, starting_statistics, trainable, usable
 from adatom.fitting.statistics import describe, make_statistics, shortest_distances
 from adatom.fitting.train import train
 from adatom.fitting.uncertainty import about, judge
@@ -232,8 +232,8 @@ def _train(
         assert isinstance(model, Model)
         network = model.init(jax.random.key(config.training.seed))
         statistics = make_statistics(model, network, training, items[: len(training)], buckets, e0)
-    fixed = network if "constants" in network else {}
-    problem = Problem(model, statistics, buckets, train_rows, valid_rows, config.loss, config.training, fixed)
+    form, begin, back = conditioned(model, network, training, buckets)
+    problem = Problem(form, statistics, buckets, train_rows, valid_rows, config.loss, config.training, constants(begin))
     pairs = sum(len(x.pairs.i) for x in items) / max(sum(len(x.structure) for x in items), 1)
     potential = Potential(model, {"network": network, "statistics": statistics})
     say(describe(statistics, model.elements) + f"  (E0 from {how})")
@@ -244,9 +244,10 @@ def _train(
         f"{len(buckets)} sizes to compile, seed {config.training.seed}"
     )
     with progress("training", unit="steps") as report:
-        begin = trainable(network, precision) if source else network
-        best, summary = train(problem, begin, out, resume=resume, report=report, say=say)
-    best = merge(network, best)
+        first = trainable(begin, precision) if source else begin
+        best, summary = train(problem, first, out, resume=resume, report=report, say=say)
+    best = jax.device_get(back(merge(begin, best)))
+    problem = replace(problem, model=model, fixed=constants(network))
     summary |= {
         "seed": config.training.seed, "frames_train": len(training), "frames_validation": len(validation), "e0": how,
         "jax": jax.__version__, "backend": jax.default_backend(),

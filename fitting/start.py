@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
+from adatom.fitting.batches import Bucket
 from adatom.fitting.config import ConfigError, ModelSection
 from adatom.fitting.dataset import Frame
 from adatom.fitting.e0 import elements_of, least_squares_e0
 from adatom.fitting.metrics import compare
+from adatom.fitting.statistics import energy_scale, feature_moments, standard
 from adatom.potential.evaluator import Precision
-from adatom.potential.model import Model, ModelConfig, Params, Statistics
+from adatom.potential.families import family_of
+from adatom.potential.model import FittedModel, Model, ModelConfig, Params, Statistics
 from adatom.potential.model_file import load
 from adatom.potential.potential import Potential
 
@@ -75,6 +78,33 @@ def starting_statistics(
     shift, _ = least_squares_e0(away, present)
     moved = np.array([shift[chemical_symbols[z]] if chemical_symbols[z] in present else 0.0 for z in source.model.elements])
     return replace(own, e0=np.asarray(own.e0) + moved), "the model it starts from, moved to the zero of these data"
+
+
+def conditioned(
+    model: FittedModel, network: Params, training: Sequence[Frame], buckets: Sequence[Bucket]
+) -> tuple[FittedModel, Params, Callable[[Params], Params]]:  # fmt: skip
+    """The form in which a network is trained, the network in that form, and the way back; most are trained as they are.
+
+    Nets of DeePMD-kit see features that are standardised, on the frames of the buckets, as those of our own models are.
+    """
+    if family_of(model) != "deepmd":
+        return model, network, lambda x: x
+    from adatom.potential.interop.deepmd.model import DeepmdModel
+    from adatom.potential.interop.deepmd.standardised import StandardisedDeepmd, plain, rows_of_nets, standardise
+
+    assert isinstance(model, DeepmdModel)
+    rows = rows_of_nets(model.config)
+    if not rows:
+        return model, network, lambda x: x
+    features = next(iter(network["fitting"].values()))["hidden"]["layer_0"]["kernel"].shape[0]
+    moments = feature_moments(model, network, buckets, (len(model.elements), features))
+    each = {name: standard(moments, own, "together") for name, own in rows.items()}
+    return StandardisedDeepmd(model), standardise(network, each, energy_scale(training)), plain
+
+
+def constants(network: Params) -> Params:
+    """The network where it has parts that are never trained, else nothing."""
+    return network if "constants" in network else {}
 
 
 def trainable(network: Params, precision: Precision) -> Params:

@@ -13,10 +13,13 @@ from helpers import deepmd_params, deepmd_small, make_potential, symmetry_functi
 from numpy.testing import assert_allclose
 
 from adatom.fitting import cli
+from adatom.fitting.batches import make_buckets, neighbourhoods
 from adatom.fitting.config import load_config
 from adatom.fitting.dataset import read_frames
 from adatom.fitting.metrics import compare
-from adatom.fitting.start import load_start, starting_statistics
+from adatom.fitting.start import conditioned, load_start, starting_statistics
+from adatom.potential.geometry import pair_vectors
+from adatom.potential.graph import batch
 from adatom.potential.model_file import load, save
 from adatom.potential.potential import Potential, flatten
 
@@ -69,6 +72,25 @@ def test_a_model_of_deepmd_kit_is_trained_further(data, source, tmp_path, capsys
     assert after.committee is not None
     assert after.committee.kind == "laplace"
     assert load_config(out / "config.toml").model.start_from == str(source)
+
+
+def test_nets_of_deepmd_kit_are_trained_on_standardised_features(data, source):
+    """Of the new data: the means that are kept are those of the features, and the way back is the network itself."""
+    potential, (frames, _) = load(source), read_frames([str(data)])
+    model, network = potential.model, potential.params["network"]
+    items = neighbourhoods(frames, model.elements, model.cutoff)
+    form, other, back = conditioned(model, network, frames, make_buckets(frames, items, 1))
+    assert form.model == model
+    graph, _ = batch(items)
+    d = pair_vectors(*(getattr(graph, k) for k in ("positions", "cell", "structure")), np.arange(len(graph.positions)),
+                     graph.neighbours, graph.shifts, graph.mask, 2.0 * model.cutoff)  # fmt: skip
+    features = np.asarray(model.descriptors(network, d, graph.slot_capacity, graph.atom_capacity))
+    kept = other["constants"]["standard"]["term_0_species_0"]
+    assert_allclose(kept["mean"], features.mean(axis=0), rtol=1e-5)
+    assert_allclose(kept["std"], np.sqrt(features.var(axis=0).mean()), rtol=1e-4)
+    old, new = flatten(network), flatten(jax.device_get(back(other)))
+    assert old.keys() == new.keys()
+    assert all(np.allclose(new[k], old[k], rtol=1e-5, atol=1e-6) for k in old)
 
 
 def test_e0_moves_to_the_zero_of_the_new_data(data, source):

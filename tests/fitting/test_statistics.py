@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -161,3 +162,4 @@ def test_isolated_atoms_do_not_shift_the_mean() -> None:
     text = describe(got, (13,))
     assert "E0 (eV): Al -0.2000" in text
     assert "Al-Al 2.60" in text
+    assert "(Å): not known" in describe(replace(got, min_distance=np.zeros((1, 1))), (13,))

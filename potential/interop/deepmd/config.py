@@ -19,7 +19,8 @@ class _Part(BaseModel):
 class Environment(_Part):
     """What all descriptors have. sel: slots of each species, or of all together; padded: whether an empty slot counts.
 
-    An empty slot counts where the mean `davg` of the environment matrix is not zero: it enters as (0 − davg)/dstd.
+    An empty slot counts where the mean `davg` of the environment matrix is not zero: it enters as (0 − davg)/dstd. blank: a slot
+    that is or could be of an excluded pair of species is zero even if it is empty, as in DeePMD-kit's TensorFlow backend only.
     """
 
     cutoff: Length
@@ -27,6 +28,7 @@ class Environment(_Part):
     protection: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     sel: tuple[Count, ...]
     exclude: Pairs = ()
+    blank: bool = False
     neuron: tuple[Width, ...]
     activation: str = "tanh"
     resnet_dt: bool = False

@@ -91,7 +91,10 @@ def normalised(here: Surroundings, c: Environment, constants: dict[str, Array]) 
     mean, std = (jnp.asarray(constants[k]).astype(dtype)[here.row].transpose(2, 0, 1) for k in ("davg", "dstd"))
     empty = -mean / std
     if c.exclude:
-        nothing = here.listed & pair_mask(here, c.exclude)
+        nothing = pair_mask(here, c.exclude) & (c.blank | here.listed)
+        if c.blank:
+            alone = here._replace(slots=(1,) * len(here.slots))  # an empty slot of each species
+            empty = jnp.where(pair_mask(alone, c.exclude)[None], jnp.zeros_like(empty), empty)
     parts = []
     for t, columns in here.sections():
         part = (matrix[:, :, columns] - mean[:, :, t : t + 1]) / std[:, :, t : t + 1]

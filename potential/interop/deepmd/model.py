@@ -54,6 +54,11 @@ class DeepmdModel(ByConfig):
     def atomic_energies(self, params: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
         return self.energies(params, vectors, slots, atoms, {})
 
+    def descriptors(self, network: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:
+        """What the first network sees (n, features)."""
+        a, term = next((a, x) for a, x in enumerate(self.config.terms) if isinstance(x, Standard))
+        return _features(surroundings(vectors, term.cutoff, self.config.exclude_pairs, slots, atoms), a, term, network, {})
+
     def energies(
         self, params: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int],
         sums: dict[tuple[int, int], SectionSum],
@@ -66,12 +71,7 @@ class DeepmdModel(ByConfig):
             if isinstance(term, Table):
                 values.append(table_energies(here, term, constants[f"term_{a}"]["splines"]))
             else:
-                features = [
-                    _features(here, d, network["descriptor"][f"term_{a}"][f"part_{b}"], constants[f"term_{a}"][f"part_{b}"],
-                              sums.get((a, b)))
-                    for b, d in enumerate(term.descriptors)
-                ]  # fmt: skip
-                values.append(_fitted(here, a, term, network["fitting"], jnp.concatenate(features, axis=1)))
+                values.append(_fitted(here, a, term, network["fitting"], _features(here, a, term, network, sums)))
         row = here.row
 
         def of_species(x: Array) -> Array:
@@ -89,7 +89,14 @@ class DeepmdModel(ByConfig):
         return jnp.where(np.isin(row, c.exclude_atoms), jnp.zeros_like(total), total) if c.exclude_atoms else total
 
 
-def _features(here: Surroundings, d: Descriptor, params: Params, constants: Params, sums: SectionSum | None) -> Array:
+def _features(here: Surroundings, a: int, term: Standard, network: Params, sums: dict[tuple[int, int], SectionSum]) -> Array:
+    """Of all descriptors, side by side (n, features)."""
+    nets, constants = network["descriptor"][f"term_{a}"], network["constants"][f"term_{a}"]
+    parts = [_part(here, d, nets[f"part_{b}"], constants[f"part_{b}"], sums.get((a, b))) for b, d in enumerate(term.descriptors)]
+    return jnp.concatenate(parts, axis=1)
+
+
+def _part(here: Surroundings, d: Descriptor, params: Params, constants: Params, sums: SectionSum | None) -> Array:
     if isinstance(d, SeA):
         return se_a(here, d, constants, sums or embedding(params, d))
     if isinstance(d, SeR):

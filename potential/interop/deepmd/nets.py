@@ -55,8 +55,9 @@ def affine(layer: dict[str, Any], x: Array) -> Array:
 
 
 def perceptron(layers: dict[str, Any], x: Array, function: str, *, residual: bool = True) -> Array:
-    """(…, inputs) -> (…, last width) through layer_0, layer_1, …"""
-    phi = activation(function)
+    """(…, inputs) -> (…, last width) through layer_0, layer_1, …; as matrices, whose products XLA has a fast form of."""
+    phi, leading = activation(function), x.shape[:-1]
+    x = x.reshape(-1, x.shape[-1])
     for n in range(len(layers)):
         layer = layers[f"layer_{n}"]
         y = phi(affine(layer, x))
@@ -67,7 +68,7 @@ def perceptron(layers: dict[str, Any], x: Array, function: str, *, residual: boo
         elif residual and y.shape[-1] == 2 * x.shape[-1]:
             y = y + jnp.concatenate([x, x], axis=-1)
         x = y
-    return x
+    return x.reshape(*leading, x.shape[-1])
 
 
 def layer_norm(layer: dict[str, Any], x: Array, eps: float) -> Array:

@@ -23,8 +23,8 @@ def descriptors_of(node: Node) -> list[Node]:
     return [x for d in node["list"] for x in descriptors_of(d)] if node.get("type") == "hybrid" else [node]
 
 
-def read_descriptor(node: Node, t: int) -> tuple[SeA | SeR | SeT | SeAtten, Params, Params]:
-    """Its configuration, nets and constants."""
+def read_descriptor(node: Node, t: int, tensorflow: bool) -> tuple[SeA | SeR | SeT | SeAtten, Params, Params]:
+    """Its configuration, nets and constants. tensorflow: the backend it comes from."""
     kind = {"se_a": "se_e2_a", "se_r": "se_e2_r", "se_t": "se_e3", "dpa1": "se_atten", "se_atten_v2": "se_atten"}.get(
         str(node.get("type")), str(node.get("type"))
     )
@@ -43,6 +43,7 @@ def read_descriptor(node: Node, t: int) -> tuple[SeA | SeR | SeT | SeAtten, Para
         "activation": str(node["activation_function"]), "resnet_dt": bool(node["resnet_dt"]),
         "padded": bool(np.any(constants["davg"])), "precision": precision_of(node),
     }  # fmt: skip
+    common["blank"] = tensorflow and common["padded"] and bool(common["exclude"])
     function = common["activation"]
     if mixed:
         if constants["davg"].any():

@@ -56,7 +56,7 @@ def _potential(tree: Node) -> Potential:
     if not many and kind != "standard":
         raise Refused(f"model type {str(kind)[:40]!r} is not supported; standard, zbl and linear are")
     nodes = model["models"] if many else [model]
-    terms, arrays = zip(*[_term(x, types, many) for x in nodes], strict=True)
+    terms, arrays = zip(*[_term(x, types, many, tree.get("backend") == "TensorFlow") for x in nodes], strict=True)
     weights: tuple[float, ...] = (1.0,) * len(terms)
     if kind in ("linear", "linear_ener"):
         given = model.get("weights", "mean")
@@ -130,7 +130,7 @@ def _out_bias(model: Node, t: int) -> np.ndarray:
     return bias[0, :, 0].copy()
 
 
-def _term(node: Node, types: list[str], inner: bool) -> tuple[Standard | Table, Params]:
+def _term(node: Node, types: list[str], inner: bool, tensorflow: bool) -> tuple[Standard | Table, Params]:
     if node.get("type_map") != types:
         raise Refused(f"type_map of a model in it is {node.get('type_map')}, not {types}")
     for key in ("pair_exclude_types", "atom_exclude_types"):
@@ -140,7 +140,7 @@ def _term(node: Node, types: list[str], inner: bool) -> tuple[Standard | Table, 
         return read_table(node, len(types))
     if node.get("type") != "standard":
         raise Refused(f"model type {str(node.get('type'))[:40]!r} inside another is not supported; standard and pairtab are")
-    parts = [read_descriptor(d, len(types)) for d in descriptors_of(node["descriptor"])]
+    parts = [read_descriptor(d, len(types), tensorflow) for d in descriptors_of(node["descriptor"])]
     if any(isinstance(d, SeT) and np.any(c["davg"][:, :, 1:]) for d, _, c in parts):
         raise Refused("davg of se_e3 has a direction")
     fitting = node["fitting"]

@@ -24,7 +24,9 @@ def write(potential: Potential, path: str | Path) -> None:
         potential = as_deepmd(potential)
     if not isinstance(potential.model, DeepmdModel):
         raise ValueError("only models of DeePMD-kit and our own deep_potential can be written for DeePMD-kit")
-    save_tree({"backend": "adatom", "model": _model(potential), "model_def_script": {}, "@variables": {}}, Path(path))
+    terms = [x for x in potential.model.config.terms if isinstance(x, Standard)]
+    backend = "TensorFlow" if any(d.blank for x in terms for d in x.descriptors) else "adatom"
+    save_tree({"backend": backend, "model": _model(potential), "model_def_script": {}, "@variables": {}}, Path(path))
 
 
 def _model(potential: Potential) -> Node:
@@ -38,12 +40,16 @@ def _model(potential: Potential) -> Node:
         excluded = np.isin(np.arange(t), term.exclude)
         node = _standard(term, 0, network, symbols, np.where(excluded, 0.0, e0))
         return {**node, **_outer(c, np.where(excluded, e0, 0.0))}
-    zero = np.zeros(t)
-    biases = [zero, np.asarray(constants["switch"])] if c.switch else [zero] * len(c.terms)
+    bias, beside = np.zeros(t), np.zeros(t)
+    if c.switch:  # the network's own, `bias_atom_e`: not all of DeePMD-kit's backends count `out_bias` of a model inside
+        assert isinstance(c.terms[0], Standard)
+        switch, excluded = np.asarray(constants["switch"]), np.isin(np.arange(t), c.terms[0].exclude)
+        bias, beside = np.where(excluded, 0.0, -switch), np.where(excluded, -switch, 0.0)
+        e0 = e0 + switch
     nodes = [
-        _standard(term, a, network, symbols, zero, biases[a])
+        _standard(term, a, network, symbols, bias, beside)
         if isinstance(term, Standard)
-        else _table(term, constants[f"term_{a}"]["splines"], symbols, biases[a])
+        else _table(term, constants[f"term_{a}"]["splines"], symbols)
         for a, term in enumerate(c.terms)
     ]
     head: Node = {"@class": "Model", "@version": 2, "type": "zbl" if c.switch else "linear", "models": nodes, "type_map": symbols}
@@ -189,7 +195,7 @@ def _collection(networks: list[Node], what: str, t: int, ndim: int) -> Node:
     return {**about, "network_type": f"{what}_network", "networks": networks}
 
 
-def _table(c: Table, splines: Any, symbols: list[str], bias: np.ndarray) -> Node:
+def _table(c: Table, splines: Any, symbols: list[str]) -> Node:
     t, data = len(symbols), np.asarray(splines, dtype=np.float64)
     grid = c.start + c.step * np.arange(c.splines + 1)
     upper = [(u, v) for u in range(t) for v in range(u, t)]
@@ -202,4 +208,4 @@ def _table(c: Table, splines: Any, symbols: list[str], bias: np.ndarray) -> Node
                        "tab_data": data.reshape(-1)},
     }  # fmt: skip
     head = {"@class": "Model", "@version": 2, "type": "pairtab", "type_map": symbols, "rcut": c.cutoff, "sel": c.sel}
-    return {**head, **_base(bias), "tab": tab}
+    return {**head, **_base(np.zeros(t)), "tab": tab}

@@ -1,9 +1,10 @@
-"""Models with random weights written by DeePMD-kit itself, and what its NumPy backend says about a few structures.
+"""Models with random weights written by DeePMD-kit itself, and what it says about a few structures.
 
     python tests/potential/interop/deepmd_reference.py
 
 Run by an interpreter that has deepmd-kit; writes the models and `references.json` to the folder `deepmd` beside it. Given a
-model, it evaluates the structures that stand in JSON on its standard input instead, and prints JSON.
+model, it evaluates the structures that stand in JSON on its standard input instead, and prints JSON. By the NumPy backend, or the
+TensorFlow one, which has derivatives, where the interpreter has it and it has the model.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,7 @@ KINKS = (1.5, 3.1, 4.0, 0.25, 0.8, 1.35, 1.9, 2.45, 3.0)
 COMMON = {"rcut": 4.0, "rcut_smth": 1.5, "neuron": [3, 6], "seed": 1, "precision": "float64"}
 FIT = {"neuron": [5, 5], "seed": 2, "precision": "float64"}
 TYPES = ["O", "H", "Si"]
+TENSORFLOW = ("se_e2_a", "se_r", "se_e3")
 ATTEN = {**COMMON, "type": "dpa1", "sel": 22, "axis_neuron": 2, "tebd_dim": 3, "attn": 4, "attn_layer": 2, "set_davg_zero": True}
 
 
@@ -74,6 +78,8 @@ def models(table: str) -> dict[str, dict]:
                 "descriptor": {**ATTEN, "attn_layer": 0}, "fitting_net": FIT},
         "linear": {"type": "linear_ener", "type_map": TYPES[:2], "weights": [0.7, 1.4],
                    "models": [standard(2, {**ATTEN, "attn_layer": 0}), pair]},
+        "se_e2_a_tensorflow": standard(2, {**a, "type_one_side": False, "exclude_types": [[0, 1]]}),
+        "se_e2_r_tensorflow": standard(2, {**COMMON, "type": "se_e2_r", "sel": [14, 16], "exclude_types": [[0, 1]]}),
     }  # fmt: skip
 
 
@@ -153,8 +159,38 @@ def evaluate(tree: dict, s: dict) -> dict:
 
 
 def of_file(path: str, items: list[dict]) -> list[dict]:
-    tree = load_dp_model(path)["model"]
-    return [{**s, **evaluate(tree, s)} for s in items]
+    tree = load_dp_model(path)
+    if tree["backend"] == "TensorFlow" or (find_spec("tensorflow") and has_derivatives(tree["model"])):
+        return by_tensorflow(path, items)
+    return [{**s, **evaluate(tree["model"], s)} for s in items]
+
+
+def has_derivatives(model: dict) -> bool:
+    """Whether the TensorFlow backend has the model, and means the same: it leaves out empty slots of excluded pairs, and its gelu
+    is good to 1e-11 only."""
+    if "models" in model:
+        return False
+    parts = model["descriptor"].get("list", [model["descriptor"]])
+    known = all(d["type"] in TENSORFLOW and not d["env_protection"] and not d["exclude_types"] for d in parts)
+    return known and not any("gelu" in x["activation_function"] for x in (*parts, model["fitting"]))
+
+
+def by_tensorflow(path: str, items: list[dict]) -> list[dict]:
+    """Forces and virials by the backend's own derivatives."""
+    from deepmd.infer import DeepPot
+
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        frozen = str(Path(folder) / "model.pb")
+        dp = str(Path(sys.executable).with_name("dp"))
+        subprocess.run([dp, "convert-backend", path, frozen], check=True, capture_output=True)
+        model = DeepPot(frozen)
+        for s in items:
+            cell = None if s["box"] is None else np.reshape(s["box"], (1, 9))
+            out = model.eval(np.reshape(s["coord"], (1, -1)), cell, s["types"], atomic=True)
+            forces, virial, energies = out[1][0], out[2][0].reshape(3, 3), out[3][0, :, 0]
+            found.append({**s, "energies": energies.tolist(), "forces": forces.tolist(), "virial": virial.tolist()})
+    return found
 
 
 def main() -> None:
@@ -171,7 +207,8 @@ def main() -> None:
             for inner in tree.get("models", ()):
                 del inner["inside"]
             path = HERE / (f"{name}.yaml" if name == "se_e2_r" else f"{name}.dp")
-            save_dp_model(str(path), {"model": tree, "model_def_script": {}, "backend": "dpmodel"})
+            backend = "TensorFlow" if name.endswith("tensorflow") else "dpmodel"
+            save_dp_model(str(path), {"model": tree, "model_def_script": {}, "backend": backend})
             found[path.name] = of_file(str(path), structures(len(tree["type_map"])))
             print(name, found[path.name][0]["energies"][:2])
     about = {"command": "python tests/potential/interop/deepmd_reference.py", "deepmd-kit": version("deepmd-kit")}
