@@ -172,14 +172,20 @@ class Model(ByConfig):
         return FittingNet(self.config.fitting_net.widths, self.config.fitting_net.activation)
 
     def init(self, key: Array) -> Params:
-        """Fresh network parameters, float32."""
+        """Fresh network parameters, float32.
+
+        With moments, which the elements share, all fitting nets begin the same, as the radial functions do: elements come to
+        differ as far as the data ask for, and what is learnt of one around its own kind holds among the others.
+        """
         ones = (1,) * len(self.elements)
         key, own = jax.random.split(key)
         vectors = jnp.full((3, len(ones), len(ones)), 0.3 * self.cutoff, dtype=jnp.float32)
         params: Params = {"descriptor": self._descriptor.init(own, vectors, ones, ones).get("params", {}), "fitting": {}}
         features = jnp.zeros((1, self.config.descriptor.n_features(len(ones))), dtype=jnp.float32)
+        alike = isinstance(self.config.descriptor, MomentsConfig)
         for t in range(len(ones)):
-            key, own = jax.random.split(key)
+            if t == 0 or not alike:
+                key, own = jax.random.split(key)
             params["fitting"][f"species_{t}"] = self._fitting.init(own, features)["params"]
         return params
 
