@@ -8,8 +8,8 @@ laplace         drawn from the posterior of the last layer: the energy is linear
 (Gauss–Newton Laplace approximation: MacKay, Neural Comput. 4, 448 (1992); for potentials: Bigi, Chong, Ceriotti, Grasselli, Mach.
 Learn.: Sci. Technol. 5, 045018 (2024)). p are the prefactors of the loss at its end. Σ over force components is estimated from
 their random combinations, Σ over more than `FRAMES` frames from so many of them. Λ keeps directions that no label fixes as wide
-as the data fix the mean direction ÷ `LOOSE`. Members come in pairs about θ, so that their mean is the potential itself. The overall
-width is left to the calibration.
+as the data fix the mean direction ÷ `LOOSE`. Members come in pairs about θ, so that their mean is the potential itself. The
+overall width is left to the calibration.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ def forward(
     """Assemble a batch and predict it, by the compiled kernel where there is one. trained: as `sharing.apart` gives it; fixed: of
     `Problem`."""
     graph, targets = assemble(bucket, index, present)
-    network = merge(fixed, together(trained)) if fixed else together(trained)
+    network = together(model, trained)
+    network = merge(fixed, network) if fixed else network
     params = {"network": network, "statistics": statistics}
     fast: tuple[EnergyModel, Params] = kernel(model, params, precision) or (model, params)
     out = predict(fast[0], fast[1], graph, e0=jnp.asarray(statistics.e0), dtype=jnp.dtype(precision))

@@ -1,21 +1,22 @@
-"""Elements learn together: what is trained is what they have in common, and how each differs from it.
+"""Elements that are alike learn together: what is trained is what they have in common, and how each differs from it.
 
     W_z = C + SHARE · D_z
 
-W_z everything that a moments model has for an element z: its radial functions and its fitting net. Steps of the optimiser are of
-about unit size for C and for D_z (`soap`), so differences grow SHARE times as fast as what is common, and only as far as the data
-of that element ask for: around atoms of kinds and at distances that no frame shows together, an element is like the others. Where
-nothing ties them, nets that know an element among its own kind are far off in a hot alloy (`benchmarks/README.md`). A potential
-has W_z alone; a model of one element, and other descriptors, are trained as they are.
+W_z everything that a moments model has for an element z of a group (`adatom.potential.alike`): its radial functions and its
+fitting net. Steps of the optimiser are of about unit size for C and for D_z (`soap`), so differences grow SHARE times as fast as
+what is common, and as far as the data of that element ask for: around atoms of kinds and at distances that no frame shows
+together, an element is like the others. Where nothing ties them, nets that know an element among its own kind are far off in a
+hot alloy (`benchmarks/README.md`). A potential has W_z alone; other elements, and other descriptors, are trained as they are.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from adatom.potential.alike import alike
 from adatom.potential.descriptors import MomentsConfig
 from adatom.potential.model import FittedModel, Model, Params
 
@@ -24,32 +25,49 @@ SHARE = 0.25
 
 
 def apart(model: FittedModel, network: Params) -> Params:
-    """What is trained, from the network or its fitting nets alone: D in the network's place, and C below "common"."""
-    n = len(model.elements)
-    if not isinstance(model, Model) or not isinstance(model.config.descriptor, MomentsConfig) or n == 1:
+    """What is trained, from a network or its fitting nets alone: D in the place of W, and C of every group below "common"."""
+    groups, n = _groups(model), len(model.elements)
+    if not groups:
         return network
     common: Params = {}
-    if "descriptor" in network:
-        common["descriptor"] = jax.tree.map(lambda w: w.reshape(n, -1, w.shape[-1]).mean(axis=0), network["descriptor"])
-    common["fitting"] = jax.tree.map(lambda *w: sum(w) / n, *network["fitting"].values())
-    return jax.tree.map(lambda w, c: (w - c) / SHARE, network, _each(common, network)) | {"common": common}
+    for g in groups:
+        common[_name(g)] = {"fitting": jax.tree.map(lambda *w: sum(w) / len(w), *(network["fitting"][f"species_{t}"] for t in g))}
+        if "descriptor" in network:
+            common[_name(g)]["descriptor"] = {k: _tables(w, n)[list(g)].mean(axis=0) for k, w in network["descriptor"].items()}
+    return _each(lambda w, c: (w - c) / SHARE, model, network, common) | {"common": common}
 
 
-def together(trained: Params) -> Params:
+def together(model: FittedModel, trained: Params) -> Params:
     """The network, or the part of it, that `apart` was given."""
     if "common" not in trained:
         return trained
-    own = {k: v for k, v in trained.items() if k != "common"}
-    return jax.tree.map(lambda d, c: c + SHARE * d, own, _each(trained["common"], own))
+    return _each(lambda d, c: c + SHARE * d, model, trained, trained["common"])
 
 
-def _each(common: Params, like: Params) -> Params:
-    """The common part once for every element, in the shapes of `like`."""
-
-    def repeated(c: Array, w: Array) -> Array:
-        return jnp.tile(c, (w.shape[0] // c.shape[0], 1))
-
-    tree: dict[str, Any] = {"fitting": dict.fromkeys(like["fitting"], common["fitting"])}
-    if "descriptor" in like:
-        tree["descriptor"] = jax.tree.map(repeated, common["descriptor"], like["descriptor"])
+def _each(f: Callable[[Array, Array], Array], model: FittedModel, own: Params, common: Params) -> Params:
+    """f(own, common) for everything of elements in groups, and what the others have."""
+    groups, n = _groups(model), len(model.elements)
+    group_of = {t: _name(g) for g in groups for t in g}
+    tree: Params = {"fitting": dict(own["fitting"])}
+    for t, g in group_of.items():
+        tree["fitting"][f"species_{t}"] = jax.tree.map(f, own["fitting"][f"species_{t}"], common[g]["fitting"])
+    if "descriptor" in own:
+        tree["descriptor"] = {}
+        for k, w in own["descriptor"].items():
+            each = [f(x, common[group_of[t]]["descriptor"][k]) if t in group_of else x for t, x in enumerate(_tables(w, n))]
+            tree["descriptor"][k] = jnp.concatenate(each)
     return tree
+
+
+def _groups(model: FittedModel) -> tuple[tuple[int, ...], ...]:
+    own = isinstance(model, Model) and isinstance(model.config.descriptor, MomentsConfig)
+    return alike(model.elements) if own else ()
+
+
+def _name(group: tuple[int, ...]) -> str:
+    return f"species_{group[0]}"
+
+
+def _tables(w: Array, n: int) -> Array:
+    """(n · radial, channels) -> (n, radial, channels)."""
+    return w.reshape(n, -1, w.shape[-1])

@@ -62,7 +62,8 @@ def train(
     every = training.evaluate_every or max(1, epochs // 50)
     begin = make_optimiser(training, total).init
     several = problem.resampling is not None
-    trained = (jax.vmap if several else lambda f: f)(partial(apart, problem.model))(network)
+    split, whole_again = partial(apart, problem.model), partial(together, problem.model)
+    trained = jax.vmap(split)(network) if several else split(network)
     opt = jax.vmap(begin)(trained) if several else begin(trained)
     state = TrainState(trained, trained, trained, opt, jnp.zeros((), dtype=jnp.int32))
     counters: dict[str, Any] = {"evaluated": 0, "best_score": None, "best_epoch": 0, "waited": 0, "seconds": 0.0}
@@ -132,7 +133,7 @@ def train(
         "seconds": round(counters["seconds"], 1), "frames_per_batch": problem.frames_per_batch(),
         "compilations": len(problem.buckets),
     }  # fmt: skip
-    return jax.device_get((jax.vmap(together) if several else together)(state.best)), summary
+    return jax.device_get(jax.vmap(whole_again)(state.best) if several else whole_again(state.best)), summary
 
 
 def _after_evaluation(

@@ -21,6 +21,7 @@ import numpy as np
 from ase.data import covalent_radii
 from pydantic import BaseModel, ConfigDict, Field
 
+from adatom.potential.alike import alike
 from adatom.potential.cutoffs import smooth_step_down
 from adatom.potential.descriptors import (
     DeepPotential,
@@ -172,21 +173,22 @@ class Model(ByConfig):
         return FittingNet(self.config.fitting_net.widths, self.config.fitting_net.activation)
 
     def init(self, key: Array) -> Params:
-        """Fresh network parameters, float32.
-
-        With moments, which the elements share, all fitting nets begin the same, as the radial functions do: elements come to
-        differ as far as the data ask for, and what is learnt of one around its own kind holds among the others.
-        """
+        """Fresh network parameters, float32. Of moments, elements that are alike begin with the same."""
         ones = (1,) * len(self.elements)
         key, own = jax.random.split(key)
         vectors = jnp.full((3, len(ones), len(ones)), 0.3 * self.cutoff, dtype=jnp.float32)
         params: Params = {"descriptor": self._descriptor.init(own, vectors, ones, ones).get("params", {}), "fitting": {}}
         features = jnp.zeros((1, self.config.descriptor.n_features(len(ones))), dtype=jnp.float32)
-        alike = isinstance(self.config.descriptor, MomentsConfig)
         for t in range(len(ones)):
-            if t == 0 or not alike:
-                key, own = jax.random.split(key)
+            key, own = jax.random.split(key)
             params["fitting"][f"species_{t}"] = self._fitting.init(own, features)["params"]
+        groups = alike(self.elements) if isinstance(self.config.descriptor, MomentsConfig) else ()
+        for first, *others in groups:
+            for t in others:
+                params["fitting"][f"species_{t}"] = params["fitting"][f"species_{first}"]
+                for name, w in params["descriptor"].items():
+                    tables = w.reshape(len(ones), -1, w.shape[-1])
+                    params["descriptor"][name] = tables.at[t].set(tables[first]).reshape(w.shape)
         return params
 
     def descriptors(self, network: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:

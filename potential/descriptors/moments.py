@@ -110,11 +110,6 @@ def terms(contractions: tuple[tuple[int, int, int], ...]) -> tuple[np.ndarray, n
     return np.array(places).T, np.array(found)
 
 
-def _alike(key: Array, n_species: int, shape: tuple[int, int]) -> Array:
-    """Random W, the same for all elements: (n_species · radial, channels)."""
-    return jnp.tile(nn.initializers.normal(1.0 / np.sqrt(shape[0]))(key, shape, jnp.float32), (n_species, 1))
-
-
 class Moments(nn.Module):
     """(3, n, k) vectors -> (n, features). On a GPU two of its steps are others (`adatom.potential.kernels.moments_gpu`)."""
 
@@ -135,7 +130,8 @@ class Moments(nn.Module):
         features, tensors, start = [], [], 0
         for p in range(c.order + 1):
             powers = [abc for abc in monomials(p) if sum(abc) == p]
-            w = self.param(f"radial_{p}", _alike, len(slots), (c.n_radial, c.n_channels))
+            shape = (c.n_radial * len(slots), c.n_channels)
+            w = self.param(f"radial_{p}", nn.initializers.normal(1.0 / np.sqrt(c.n_radial)), shape, jnp.float32)
             tensors.append(jnp.einsum("nmb,bc->nmc", sums[:, start : start + len(powers)], w.astype(r.dtype)))
             start += len(powers)
             if p == 0:
