@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adatom.potential.alike import alike
 from adatom.potential.descriptors import MomentsConfig
@@ -33,7 +34,7 @@ def apart(model: FittedModel, network: Params) -> Params:
     for g in groups:
         common[_name(g)] = {"fitting": jax.tree.map(lambda *w: sum(w) / len(w), *(network["fitting"][f"species_{t}"] for t in g))}
         if "descriptor" in network:
-            common[_name(g)]["descriptor"] = {k: _tables(w, n)[list(g)].mean(axis=0) for k, w in network["descriptor"].items()}
+            common[_name(g)]["descriptor"] = {k: _tables(w, n)[np.array(g)].mean(axis=0) for k, w in network["descriptor"].items()}
     return _each(lambda w, c: (w - c) / SHARE, model, network, common) | {"common": common}
 
 

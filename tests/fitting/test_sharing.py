@@ -16,7 +16,7 @@ MODEL = make_model((42, 8, 73), MOMENTS)
 
 
 def network() -> dict:
-    return random_weights(MODEL, np.random.default_rng(0))
+    return jax.tree.map(jnp.asarray, random_weights(MODEL, np.random.default_rng(0)))
 
 
 def same(a: dict, b: dict) -> None:
