@@ -32,9 +32,10 @@ def apart(model: FittedModel, network: Params) -> Params:
         return network
     common: Params = {}
     for g in groups:
-        common[_name(g)] = {"fitting": jax.tree.map(lambda *w: sum(w) / len(w), *(network["fitting"][f"species_{t}"] for t in g))}
+        part: Params = {"fitting": jax.tree.map(lambda *w: sum(w) / len(w), *(network["fitting"][f"species_{t}"] for t in g))}
         if "descriptor" in network:
-            common[_name(g)]["descriptor"] = {k: _tables(w, n)[np.array(g)].mean(axis=0) for k, w in network["descriptor"].items()}
+            part["descriptor"] = {k: _tables(w, n)[np.array(g)].mean(axis=0) for k, w in network["descriptor"].items()}
+        common[_name(g)] = part
     return _each(lambda w, c: (w - c) / SHARE, model, network, common) | {"common": common}
 
 
