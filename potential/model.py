@@ -4,8 +4,8 @@
 
 D_i descriptor, N fitting net of the atom's element. b_i = 1 − exp(−8 Σ_j w(r_ij)) takes an atom that loses its last
 neighbour to exactly E0; c_i = exp(−7 Σ_j x³), x = max(0, (r_out − r_ij)/(r_out − r_in)), silences the network where two
-atoms come closer than the data ever showed, and leaves them to the nuclear repulsion. r_out is `repulsion_radius`, the
-shortest distance in the data of that pair of elements, r_in = 0.7 r_out; w_out goes from 1 at r_in to 0 at r_out.
+atoms come closer than the data can speak of, and leaves them to the nuclear repulsion. r_out is `repulsion_radius`, the
+shortest distance that the data can speak of for that pair of elements, r_in = 0.7 r_out; w_out goes from 1 at r_in to 0 at r_out.
 Both are twice differentiable.
 """
 
@@ -144,7 +144,7 @@ class Statistics:
     """What the data fix before training. t species, f features.
 
     e0 (t,) eV, float64; shift, scale (t,) eV; feature_mean, feature_std (t, f); min_distance (t, t)
-    Å, the shortest in the data, infinite for a pair never seen within the cutoff.
+    Å, the shortest that the data can speak of (`adatom.fitting.statistics`), infinite for a pair never seen within the cutoff.
     """
 
     e0: np.ndarray | Array
