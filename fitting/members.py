@@ -7,8 +7,9 @@ laplace         drawn from the posterior of the last layer: the energy is linear
 
 (Gauss–Newton Laplace approximation: MacKay, Neural Comput. 4, 448 (1992); for potentials: Bigi, Chong, Ceriotti, Grasselli, Mach.
 Learn.: Sci. Technol. 5, 045018 (2024)). p are the prefactors of the loss at its end. Σ over force components is estimated from
-their random combinations. Λ keeps directions that no label fixes as wide as the data fix the mean direction ÷ `LOOSE`. Members
-come in pairs about θ, so that their mean is the potential itself. The overall width is left to the calibration.
+their random combinations, Σ over more than `FRAMES` frames from so many of them. Λ keeps directions that no label fixes as wide
+as the data fix the mean direction ÷ `LOOSE`. Members come in pairs about θ, so that their mean is the potential itself. The
+overall width is left to the calibration.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from adatom.potential.model import FittedModel, Params, Statistics
 from adatom.potential.predict import energies
 
 Array = jax.Array
-DIRECTIONS, LOOSE = 6, 1e-4
-"""Random combinations of the force components of each frame; see above."""
+DIRECTIONS, LOOSE, FRAMES = 6, 1e-4, 512
+"""Random combinations of the force components of each frame; see above; the most frames that are looked at."""
 
 
 def can_have_committee(config: UncertaintyConfig, network: Params, say: Any) -> bool:
@@ -78,13 +79,15 @@ def laplace(problem: Problem, network: Params, key: Array, members: int) -> Para
     mine = {"fitting": {t: {"energy": x["energy"]} for t, x in network["fitting"].items()}}
     flat, unravel = ravel_pytree(mine)
     precision = np.zeros((len(flat), len(flat)))
-    for k, (bucket, index) in enumerate(zip(problem.buckets, problem.train, strict=True)):
-        for frame in index:
-            own = jax.random.fold_in(jax.random.fold_in(key, k), int(frame))
-            one = np.array([frame], dtype=np.int32)
-            found = _sensitivities(problem.model, network, problem.statistics, bucket, one, own, problem.loss)
-            rows = np.asarray(found, dtype=np.float64)
-            precision += rows.T @ rows
+    every = [(k, int(frame)) for k, index in enumerate(problem.train) for frame in index]
+    some = np.random.default_rng(problem.training.seed).permutation(len(every))[:FRAMES]
+    buckets = jax.device_put(list(problem.buckets))
+    for k, frame in (every[q] for q in np.sort(some)):
+        own = jax.random.fold_in(jax.random.fold_in(key, k), frame)
+        one = np.array([frame], dtype=np.int32)
+        found = _sensitivities(problem.model, network, problem.statistics, buckets[k], one, own, problem.loss)
+        rows = np.asarray(found, dtype=np.float64)
+        precision += len(every) / len(some) * rows.T @ rows
     prior = LOOSE * np.diag(precision).mean()
     values, vectors = np.linalg.eigh(precision)
     root = vectors / np.sqrt(np.maximum(values, 0.0) + prior)

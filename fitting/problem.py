@@ -14,7 +14,9 @@ import numpy as np
 
 from adatom.fitting.batches import Bucket, Targets, assemble, chunks
 from adatom.fitting.config import LossConfig, TrainingConfig, epochs_of
+from adatom.fitting.sharing import together
 from adatom.fitting.sizes import eighths, few
+from adatom.potential.committee import merge
 from adatom.potential.graph import Graph
 from adatom.potential.kernels import kernel
 from adatom.potential.model import EnergyModel, FittedModel, Params, Statistics
@@ -69,10 +71,14 @@ class Problem:
 
 
 def forward(
-    model: FittedModel, network: Params, statistics: Statistics, bucket: Bucket, index: Array, present: Array, precision: str
-) -> tuple[Graph, Targets, Prediction]:
-    """Assemble a batch and predict it, by the compiled kernel where there is one."""
+    model: FittedModel, trained: Params, fixed: Params, statistics: Statistics, bucket: Bucket, index: Array, present: Array,
+    precision: str,
+) -> tuple[Graph, Targets, Prediction]:  # fmt: skip
+    """Assemble a batch and predict it, by the compiled kernel where there is one. trained: as `sharing.apart` gives it; fixed: of
+    `Problem`."""
     graph, targets = assemble(bucket, index, present)
+    network = together(model, trained)
+    network = merge(fixed, network) if fixed else network
     params = {"network": network, "statistics": statistics}
     fast: tuple[EnergyModel, Params] = kernel(model, params, precision) or (model, params)
     out = predict(fast[0], fast[1], graph, e0=jnp.asarray(statistics.e0), dtype=jnp.dtype(precision))

@@ -62,7 +62,7 @@ def scale_by_soap(b1: float = 0.95, b2: float = 0.99, eps: float = 1e-5) -> opta
         def whole(m: Array, v: Array, s: Sides) -> Array:  # moments begin at zero: Kingma and Ba, arXiv:1412.6980, section 3
             n = (step + 1).astype(m.dtype)
             size = jnp.sqrt(v / (1.0 - b2**n))
-            floor = eps * size.max() + jnp.finfo(size.dtype).tiny
+            floor = eps * size.max() + jnp.finfo(size.dtype).tiny ** 0.5  # √V below it is lost; tiny itself XLA can make zero
             scaled = _turn(m, s.basis) / (1.0 - b1**n) / (size + floor)
             return _turn(jnp.clip(scaled, -BOUND, BOUND), [None if p is None else p.T for p in s.basis])
 

@@ -95,14 +95,20 @@ def energy_scale(frames: Sequence[Frame]) -> float:
 
 
 def shortest_distances(items: Sequence[Neighbourhood], elements: Sequence[int]) -> np.ndarray:
-    """Shortest distance in Å of each pair of elements (species, species); infinite where none is within the cutoff."""
+    """Shortest distance in Å of each pair of elements (species, species) that the data can speak of; infinite where none is
+    within the cutoff.
+
+    It is that in the data, or for two elements the mean of what each has with its own kind, where that is shorter: near-static
+    alloys beside hot elements say nothing of where an alloy ends.
+    """
     n = len(elements)
     shortest = np.full((n, n), np.inf)
     for x in items:
         i, j, s = x.pairs
         d = x.structure.positions[j] - x.structure.positions[i] + s @ x.structure.cell
         np.minimum.at(shortest, (x.species[i], x.species[j]), np.sqrt((d * d).sum(axis=1)))
-    return shortest
+    own = np.diag(shortest)
+    return np.where(np.isfinite(shortest), np.minimum(shortest, 0.5 * (own[:, None] + own[None, :])), np.inf)
 
 
 def describe(statistics: Statistics, elements: Sequence[int]) -> str:

@@ -25,7 +25,6 @@ from adatom.fitting.parallel import AXIS, mesh, on_each, parts
 from adatom.fitting.problem import Problem, forward
 from adatom.fitting.soap import scale_by_soap
 from adatom.fitting.training_errors import Sums, error_sums
-from adatom.potential.committee import merge
 from adatom.potential.compilation import jit
 from adatom.potential.model import FittedModel, Params, Statistics
 
@@ -111,8 +110,7 @@ def _on_one(
 
     def one(network: Params, average: Params, opt: Any, own: Array | None) -> tuple[Params, Params, Any, Sums, Array]:
         def objective(network: Params) -> tuple[Array, Sums]:
-            whole = merge(fixed, network) if fixed else network
-            graph, targets, out = forward(model, whole, statistics, bucket, index, present, training.precision)
+            graph, targets, out = forward(model, network, fixed, statistics, bucket, index, present, training.precision)
             targets = targets if own is None else reweighted(targets, own[index])
             value = loss(out, graph, targets, weights, loss_config.huber or None, across)
             return value, error_sums(out, graph, targets)

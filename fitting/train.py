@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from adatom.fitting.interrupts import undisturbed
 from adatom.fitting.parallel import mesh, whole
 from adatom.fitting.problem import Problem
+from adatom.fitting.sharing import apart, together
 from adatom.fitting.step import TrainState, decay, make_optimiser, make_step
 from adatom.fitting.training_errors import Sums, add, evaluate, nothing, rmse, score
 from adatom.potential.checkpoint import load_checkpoint, save_checkpoint
@@ -59,8 +61,11 @@ def train(
     total = epochs * per_epoch
     every = training.evaluate_every or max(1, epochs // 50)
     begin = make_optimiser(training, total).init
-    opt = begin(network) if problem.resampling is None else jax.vmap(begin)(network)
-    state = TrainState(network, network, network, opt, jnp.zeros((), dtype=jnp.int32))
+    several = problem.resampling is not None
+    split, whole_again = partial(apart, problem.model), partial(together, problem.model)
+    trained = jax.vmap(split)(network) if several else split(network)
+    opt = jax.vmap(begin)(trained) if several else begin(trained)
+    state = TrainState(trained, trained, trained, opt, jnp.zeros((), dtype=jnp.int32))
     counters: dict[str, Any] = {"evaluated": 0, "best_score": None, "best_epoch": 0, "waited": 0, "seconds": 0.0}
     path, log = out / "checkpoint.zip", out / "log.jsonl"
     window: list[Sums] = []
@@ -128,7 +133,7 @@ def train(
         "seconds": round(counters["seconds"], 1), "frames_per_batch": problem.frames_per_batch(),
         "compilations": len(problem.buckets),
     }  # fmt: skip
-    return jax.device_get(state.best), summary
+    return jax.device_get(jax.vmap(whole_again)(state.best) if several else whole_again(state.best)), summary
 
 
 def _after_evaluation(

@@ -16,7 +16,6 @@ import numpy as np
 from adatom.fitting.batches import Bucket, Targets, chunks
 from adatom.fitting.config import LossConfig
 from adatom.fitting.problem import Problem, forward
-from adatom.potential.committee import merge
 from adatom.potential.compilation import jit
 from adatom.potential.graph import Graph
 from adatom.potential.model import FittedModel, Params, Statistics
@@ -55,8 +54,7 @@ def _evaluate(
     precision: str, several: bool,
 ) -> Sums:  # fmt: skip
     def one(network: Params) -> Sums:
-        whole = merge(fixed, network) if fixed else network
-        graph, targets, out = forward(model, whole, statistics, bucket, index, present, precision)
+        graph, targets, out = forward(model, network, fixed, statistics, bucket, index, present, precision)
         return error_sums(out, graph, targets)
 
     return (jax.vmap(one) if several else one)(network)

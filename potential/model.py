@@ -4,8 +4,8 @@
 
 D_i descriptor, N fitting net of the atom's element. b_i = 1 − exp(−8 Σ_j w(r_ij)) takes an atom that loses its last
 neighbour to exactly E0; c_i = exp(−7 Σ_j x³), x = max(0, (r_out − r_ij)/(r_out − r_in)), silences the network where two
-atoms come closer than the data ever showed, and leaves them to the nuclear repulsion. r_out is `repulsion_radius`, the
-shortest distance in the data of that pair of elements, r_in = 0.7 r_out; w_out goes from 1 at r_in to 0 at r_out.
+atoms come closer than the data can speak of, and leaves them to the nuclear repulsion. r_out is `repulsion_radius`, the
+shortest distance that the data can speak of for that pair of elements, r_in = 0.7 r_out; w_out goes from 1 at r_in to 0 at r_out.
 Both are twice differentiable.
 """
 
@@ -21,6 +21,7 @@ import numpy as np
 from ase.data import covalent_radii
 from pydantic import BaseModel, ConfigDict, Field
 
+from adatom.potential.alike import alike
 from adatom.potential.cutoffs import smooth_step_down
 from adatom.potential.descriptors import (
     DeepPotential,
@@ -143,7 +144,7 @@ class Statistics:
     """What the data fix before training. t species, f features.
 
     e0 (t,) eV, float64; shift, scale (t,) eV; feature_mean, feature_std (t, f); min_distance (t, t)
-    Å, the shortest in the data, infinite for a pair never seen within the cutoff.
+    Å, the shortest that the data can speak of (`adatom.fitting.statistics`), infinite for a pair never seen within the cutoff.
     """
 
     e0: np.ndarray | Array
@@ -172,7 +173,7 @@ class Model(ByConfig):
         return FittingNet(self.config.fitting_net.widths, self.config.fitting_net.activation)
 
     def init(self, key: Array) -> Params:
-        """Fresh network parameters, float32."""
+        """Fresh network parameters, float32. Of moments, elements that are alike begin with the same."""
         ones = (1,) * len(self.elements)
         key, own = jax.random.split(key)
         vectors = jax.ShapeDtypeStruct((3, len(ones), len(ones)), jnp.float32)
@@ -182,6 +183,13 @@ class Model(ByConfig):
         for t in range(len(ones)):
             key, own = jax.random.split(key)
             params["fitting"][f"species_{t}"] = self._fitting.init(own, features)["params"]
+        groups = alike(self.elements) if isinstance(self.config.descriptor, MomentsConfig) else ()
+        for first, *others in groups:
+            for t in others:
+                params["fitting"][f"species_{t}"] = params["fitting"][f"species_{first}"]
+                for name, w in params["descriptor"].items():
+                    tables = w.reshape(len(ones), -1, w.shape[-1])
+                    params["descriptor"][name] = tables.at[t].set(tables[first]).reshape(w.shape)
         return params
 
     def descriptors(self, network: Params, vectors: Array, slots: Sequence[int], atoms: Sequence[int]) -> Array:

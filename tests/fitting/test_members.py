@@ -12,6 +12,7 @@ import pytest
 from ase.build import bulk
 from helpers import evaluate_all, make_potential, symmetry_functions
 
+from adatom.fitting import members as fitting_members
 from adatom.fitting.batches import make_buckets, neighbourhoods
 from adatom.fitting.calibration import LEAST, Errors, calibrated, coverage, errors_and_spreads, judged, quantile
 from adatom.fitting.config import LossConfig, TrainingConfig, UncertaintyConfig
@@ -113,6 +114,16 @@ def test_the_posterior_of_the_last_layer(problem: Problem) -> None:
     fewer = dataclasses.replace(problem, train=[problem.train[0][:4]])
     wide = laplace(fewer, network, jax.random.key(0), 64)["fitting"]["species_0"]["energy"]["kernel"]
     assert np.std(wide, axis=0).mean() > 1.5 * np.std(layer, axis=0).mean()  # fewer data, less certain
+
+
+def test_the_posterior_from_some_of_the_frames(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They count for those left out: of one frame many times any part says the same."""
+    same = dataclasses.replace(problem, train=[np.full(24, 5)])
+    whole = laplace(same, start(problem), jax.random.key(0), 4)
+    monkeypatch.setattr(fitting_members, "FRAMES", 7)
+    some = laplace(same, start(problem), jax.random.key(0), 4)
+    for name, value in flatten(some).items():
+        np.testing.assert_allclose(value, flatten(whole)[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 def test_calibration(problem: Problem, frames: list[Frame]) -> None:

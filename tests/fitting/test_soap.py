@@ -66,3 +66,11 @@ def test_a_mean_over_directions_that_have_just_turned() -> None:
     state = how.init(w)._replace(mean=w, square=w.at[1, 2].set(1e-14))
     moved, _ = how.update(0.0 * w, state, step=jnp.int32(10_001))
     assert float(jnp.abs(moved).max()) == BOUND
+
+
+def test_what_has_no_gradient_stays() -> None:
+    """As the bias of an element that the first batches lack: nothing may be divided by nothing."""
+    how, w = scale_by_soap(), {n: jnp.zeros(n, dtype=jnp.float32) for n in (1, 3)}
+    moved, _ = jit(lambda state, n: how.update(w, state, step=n))(how.init(w), jnp.int32(0))
+    for x in moved.values():
+        np.testing.assert_array_equal(x, 0.0)

@@ -150,6 +150,19 @@ def test_pairs_that_never_meet() -> None:
     )
 
 
+def test_an_alloy_may_come_as_close_as_its_elements() -> None:
+    """Aluminium at 2.2 Å and copper at 2.0 Å speak for Al-Cu at 2.1 Å, not for an Al-Cu that the data have at 1.7 Å."""
+    cell, pbc = np.zeros((3, 3)), np.zeros(3, dtype=bool)
+
+    def pair(a: int, b: int, r: float) -> Frame:
+        return frame(Structure(np.array([a, b]), np.array([[0.0, 0, 0], [r, 0, 0]]), cell, pbc))
+
+    for seen, want in ((2.6, 2.1), (1.7, 1.7)):
+        frames = [pair(13, 13, 2.2), pair(29, 29, 2.0), pair(13, 29, seen)]
+        got = shortest_distances(neighbourhoods(frames, ELEMENTS, 4.0), ELEMENTS)
+        np.testing.assert_allclose(got, [[2.2, want], [want, 2.0]])
+
+
 def test_isolated_atoms_do_not_shift_the_mean() -> None:
     """With E0 of free atoms the shift is the cohesive energy an atom; with least squares it is zero."""
     cell, pbc = 3.0 * np.eye(3), np.ones(3, dtype=bool)

@@ -57,6 +57,16 @@ def test_parameters_are_single_precision_named_by_species_and_differ():
     assert np.abs(kernels[0] - kernels[1]).max() > 0.01
 
 
+def test_elements_that_are_alike_begin_alike():
+    params = make_model((8, 42, 73), MomentsConfig(n_radial=3, n_channels=2, order=1)).init(jax.random.key(0))
+    oxygen, molybdenum, tantalum = (params["fitting"][f"species_{t}"]["hidden"]["layer_0"]["kernel"] for t in range(3))
+    assert np.abs(oxygen - tantalum).max() > 0.01
+    assert_allclose(molybdenum, tantalum, rtol=0, atol=0)
+    for w in params["descriptor"].values():
+        assert_allclose(w[3:6], w[6:], rtol=0, atol=0)
+        assert np.abs(w[:3] - w[3:6]).max() > 0.01
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
