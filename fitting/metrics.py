@@ -99,7 +99,7 @@ def compare(
             with jax.enable_x64(True):
                 every, params = np.arange(len(present)), potential.params
                 graph, targets, out = _forward(
-                    potential.model, params["network"], params["statistics"], part, every, present, precision
+                    potential.model, params["network"], {}, params["statistics"], part, every, present, precision
                 )
             _collect(columns, [frames[k] for k in index], index, graph, targets, out)
             done += len(index)
