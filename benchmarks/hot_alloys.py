@@ -41,6 +41,7 @@ def main() -> None:
     from adatom.fitting.cli import _set_up_jax
 
     _set_up_jax()
+    import jax
     from ase.io import write
 
     from adatom.fitting import sharing
@@ -63,6 +64,7 @@ def main() -> None:
             groups = alike if share else lambda _: ()
             model.alike = sharing.alike = groups  # type: ignore[attr-defined]
             sharing.SHARE = share or 0.0
+            jax.clear_caches()  # it is compiled in
             errors = fit(config, Path(folder) / name, say=lambda _: None).errors
             found = {"like the training frames": errors["validation"], **errors["test"]["by_config_type"]}
             found = {k: {q: x[q]["mae"] for q in ("forces", "energy")} for k, x in found.items()}
