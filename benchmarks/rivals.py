@@ -138,6 +138,7 @@ def picture(rows: dict[str, Job], title: str, path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
     axes.set(xscale="log", yscale="log", xlabel="µs of one core per atom and step", ylabel="force MAE, meV/Å", title=title)
@@ -152,6 +153,11 @@ def picture(rows: dict[str, Job], title: str, path: Path) -> None:
             continue
         axes.plot(r["time"], r["forces"] or top, "o" if r["forces"] else "|", color="tab:red" if mine else "tab:blue")
         axes.annotate(name, (r["time"], r["forces"] or top), xytext=(5, 3), textcoords="offset points", fontsize=8)
+    axes.set_xlim(right=2.0 * max(r["time"] for r in rows.values() if r["time"]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
@@ -193,7 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"| {name} | {' | '.join(cells)} | {'–' if r['time'] is None else format(r['time'] / default['time'], '.1f')} |")
     path = HERE / "results" / f"rivals_{o.data.name}"
     path.with_suffix(".json").write_text(json.dumps({**head, "rows": rows, "rounds": found}, indent=1, ensure_ascii=False) + "\n")
-    picture(rows, f"{o.data.name}, {len(found)} programs on one core", path.with_suffix(".svg"))
+    picture(rows, f"{o.data.name}, one core", path.with_suffix(".svg"))
 
 
 if __name__ == "__main__":
