@@ -244,7 +244,7 @@ class Evaluator:
         if worst < -0.02 and worst < self._warned - 0.05:
             self._warned = worst
             atom, t = np.unravel_index(int(margin.argmin()), margin.shape)
-            known = f"that is down to {seen[atom, t]:.2f} Å"
+            known = f"they go down to {seen[atom, t]:.2f} Å"
             known = known if np.isfinite(seen[atom, t]) else "they have no such pair"
             warnings.warn(
                 f"extrapolation: atom {atom} ({chemical_symbols[structure.numbers[atom]]}) has a {symbols[t]} at "
