@@ -40,6 +40,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 from calculator_speed import commit, cpu_name  # noqa: E402
+from selection_report import TOLERANCES, report, row_text  # noqa: E402
 
 RULES = ("random-all", "random", "weighted", "quiet", "determinant", "farthest", "highest")
 QUIET = 0.25
@@ -48,7 +49,6 @@ LABELS, STEPS, COMMITTEE_STEPS, MEMBERS = 12, 1200, 500, 4
 """Labels of a round (and a batch), steps a round, members of the committee."""
 LOSS, DECAY = {"energy_start": 2.0, "energy_end": 20.0}, 0.1
 """As `adatom learn` has them, the decay of weights for 72 labels."""
-TOLERANCES = {"a_%": 0.2, "C_%": 10.0, "vacancy_eV": 0.2, "melt": 0.05}
 RESULTS = HERE / "results" / "selection_replay.json"
 
 
@@ -277,14 +277,6 @@ def property_errors(found: dict[str, Any] | None, true: dict[str, Any]) -> dict[
     }  # fmt: skip
 
 
-def needed(curve: list[tuple[int, float]], target: float) -> float | None:
-    """Labels at which the error first falls to the target, linear in between; None where it does not."""
-    for (n0, e0), (n1, e1) in zip(curve, curve[1:], strict=False):
-        if e1 <= target:
-            return float(n0 + (n1 - n0) * min(1.0, max(0.0, (e0 - target) / max(e0 - e1, 1e-12))))
-    return None
-
-
 def replay(pool: Pool, rule: str, rounds: int, true: dict[str, Any] | None, start: tuple[Any, Any]) -> list[dict[str, Any]]:
     """One row a round: labels, force errors, property errors."""
     from adatom.potential import AdatomCalculator
@@ -336,7 +328,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"seed {seed}: a pool of {pool.n} frames", flush=True)
         for rule in todo:
             rows = replay(pool, rule, options.rounds + (2 if rule == "random-all" else 0), true, start)
-            print(f"| {seed} | {rule} | {_text(rows)} |", flush=True)
+            print(f"| {seed} | {rule} | {row_text(rows)} |", flush=True)
             minutes, began = (time.process_time() - began) / 60, time.process_time()
             _merged(options.out, settings, {f"{seed} {rule}": rows}, minutes)
     report(_merged(options.out, settings, {}, 0.0), options.rules, options.seeds)
@@ -355,49 +347,6 @@ def _merged(path: Path, settings: dict[str, Any], curves: dict[str, Any], minute
         if curves:
             path.write_text(json.dumps(content, indent=1) + "\n")
     return content
-
-
-def worst(row: dict[str, Any]) -> float | None:
-    """The largest property error in units of what is tolerated; None where none was computed."""
-    return max(row["properties"][k] / x for k, x in TOLERANCES.items()) if "properties" in row else None
-
-
-def _text(rows: list[dict[str, Any]]) -> str:
-    cells = [(r["labels"], r["forces"]["all"], worst(r)) for r in rows]
-    return ", ".join(f"{n}: {f:.0f}" + ("" if w is None else f" ({w:.2f})") for n, f, w in cells)
-
-
-def report(content: dict[str, Any], rules: list[str], seeds: list[int]) -> None:
-    """Curves, and the labels that each rule needs for what random-all and random end with, and for properties."""
-    curves = content["curves"]
-    print("\n{date}; device: {device}; commit {commit}; {cpu_minutes:.0f} CPU minutes\n".format(**content))
-    print("| seed | rule | labels: force RMSE, meV/Å (worst property) |\n|---|---|---|")
-    for name, rows in curves.items():
-        print(f"| {name.replace(' ', ' | ')} | {_text(rows)} |")
-
-    def curve(rule: str, seed: int) -> list[tuple[int, float]]:
-        return [(r["labels"], r["forces"]["all"]) for r in curves[f"{seed} {rule}"]]
-
-    def cells(found: list[float | None], rule: str) -> str:
-        last = [curve(rule, s)[-1][0] for s in seeds]
-        return ", ".join(f"> {n}" if x is None else f"{x:.0f}" for x, n in zip(found, last, strict=True))
-
-    for reference in ("random-all", "random"):
-        if reference not in rules:
-            continue
-        targets = [curve(reference, s)[-1][1] for s in seeds]
-        found = {r: [needed(curve(r, s), t) for s, t in zip(seeds, targets, strict=True)] for r in rules}
-        print(f"\n| rule | labels for the force error {reference} ends with, by seed | ratio to {reference} |\n|---|---|---|")
-        for rule in rules:
-            last = [curve(rule, s)[-1][0] for s in seeds]
-            ratio = [(x or n) / y for x, n, y in zip(found[rule], last, found[reference], strict=True) if y]
-            mean = ("> " if None in found[rule] else "") + f"{np.mean(ratio):.2f}"
-            print(f"| {rule} | {cells(found[rule], rule)} | {mean} ({min(ratio):.2f} to {max(ratio):.2f}) |")
-    print("\n| rule | labels at which every property is first tolerable, by seed | within half of it |\n|---|---|---|")
-    for rule in rules:
-        each = [[(r["labels"], w) for r in curves[f"{s} {rule}"] if (w := worst(r)) is not None] for s in seeds]
-        both = [[next((float(n) for n, w in rows if w <= limit), None) for rows in each] for limit in (1.0, 0.5)]
-        print(f"| {rule} | {cells(both[0], rule)} | {cells(both[1], rule)} |")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from calculator_speed import commit, cpu_name, reference_environment  # noqa: E402
 from copper import pin  # noqa: E402
-from training_race import deepmd_folders  # noqa: E402
+from training_race import deepmd_folders, deepmd_input  # noqa: E402
 
 SIZES = {"cutoff": 5.0, "smooth": 0.5, "embedding": [8, 16, 32], "axis": 4, "fitting": [64, 64]}
 FORM = [
@@ -112,25 +112,7 @@ def by_deepmd(out: Path, python: Path, steps: int) -> None:
     if (out / "model.dp").exists():
         return
     folders, elements = deepmd_folders(out / "old.extxyz", out / "deepmd")
-    settings = {
-        "model": {
-            "type_map": elements,
-            "descriptor": {
-                "type": "se_e2_a", "sel": [60], "rcut_smth": SIZES["smooth"], "rcut": SIZES["cutoff"],
-                "neuron": SIZES["embedding"], "axis_neuron": SIZES["axis"], "resnet_dt": False, "precision": "float32", "seed": 1,
-            },
-            "fitting_net": {"neuron": SIZES["fitting"], "resnet_dt": True, "precision": "float32", "seed": 1},
-        },
-        "learning_rate": {"type": "exp", "start_lr": 3e-3, "stop_lr": 1e-6, "decay_steps": max(1, steps // 75)},
-        "loss": {
-            "type": "ener", "start_pref_e": 0.02, "limit_pref_e": 1, "start_pref_f": 1000, "limit_pref_f": 1,
-            "start_pref_v": 0, "limit_pref_v": 0,
-        },
-        "training": {
-            "training_data": {"systems": folders, "batch_size": 1}, "numb_steps": steps, "seed": 1, "disp_file": "lcurve.out",
-            "disp_freq": max(1, steps // 10), "save_freq": steps,
-        },
-    }  # fmt: skip
+    settings = deepmd_input(elements, folders, steps, sel=[60], rate=3e-3, decays=75, **SIZES)
     (out / "input.json").write_text(json.dumps(settings))
     for command in (["train", "input.json"], ["freeze", "-o", "model.pb"], ["convert-backend", "model.pb", "model.dp"]):
         done = subprocess.run([str(python.with_name("dp")), "--tf", *command], cwd=out, capture_output=True, text=True)

@@ -21,9 +21,10 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -58,6 +59,34 @@ def deepmd_folders(path: Path, out: Path) -> tuple[list[str], list[str]]:
     return sorted(str(x) for x in out.iterdir()), elements
 
 
+def deepmd_input(
+    elements: list[str], systems: list[str], steps: int, *, sel: list[int], smooth: float, cutoff: float = 6.0,
+    embedding: Sequence[int] = (25, 50, 100), axis: int = 16, fitting: Sequence[int] = (240, 240, 240), rate: float = 1e-3,
+    decays: int = 50,
+) -> dict[str, Any]:  # fmt: skip
+    """Of `dp train`: se_e2_a in float32, one frame a step, loss and learning rate as in its water example, but the rate falls
+    `decays` times within the steps."""
+    return {
+        "model": {
+            "type_map": elements,
+            "descriptor": {
+                "type": "se_e2_a", "sel": sel, "rcut_smth": smooth, "rcut": cutoff, "neuron": list(embedding),
+                "resnet_dt": False, "axis_neuron": axis, "precision": "float32", "seed": 1,
+            },
+            "fitting_net": {"neuron": list(fitting), "resnet_dt": True, "precision": "float32", "seed": 1},
+        },
+        "learning_rate": {"type": "exp", "start_lr": rate, "stop_lr": 1e-6, "decay_steps": max(1, steps // decays)},
+        "loss": {
+            "type": "ener", "start_pref_e": 0.02, "limit_pref_e": 1, "start_pref_f": 1000, "limit_pref_f": 1,
+            "start_pref_v": 0, "limit_pref_v": 0,
+        },
+        "training": {
+            "training_data": {"systems": systems, "batch_size": 1}, "numb_steps": steps, "seed": 1, "disp_file": "lcurve.out",
+            "disp_freq": max(1, steps // 10), "save_freq": steps,
+        },
+    }  # fmt: skip
+
+
 def watched(command: list[str], folder: Path, read: Callable[[], Curve]) -> Curve:
     """The curve of a program, with the seconds since its start at which each point was there to be read."""
     began, seen = time.perf_counter(), []
@@ -79,26 +108,8 @@ def deepmd(data: Path, folder: Path, python: Path, steps: int) -> Curve:
     train, elements = deepmd_folders(data / "train.extxyz.gz", folder / "train")
     test, _ = deepmd_folders(data / "test.extxyz.gz", folder / "test")
     water = set(elements) == set(SEL)
-    settings = {
-        "model": {
-            "type_map": elements,
-            "descriptor": {
-                "type": "se_e2_a", "sel": [SEL[s] if water else 80 for s in elements], "rcut_smth": 0.5 if water else 2.0,
-                "rcut": 6.0, "neuron": [25, 50, 100], "resnet_dt": False, "axis_neuron": 16, "precision": "float32", "seed": 1,
-            },
-            "fitting_net": {"neuron": [240, 240, 240], "resnet_dt": True, "precision": "float32", "seed": 1},
-        },
-        "learning_rate": {"type": "exp", "start_lr": 1e-3, "stop_lr": 1e-6, "decay_steps": max(1, steps // 50)},
-        "loss": {
-            "type": "ener", "start_pref_e": 0.02, "limit_pref_e": 1, "start_pref_f": 1000, "limit_pref_f": 1,
-            "start_pref_v": 0, "limit_pref_v": 0,
-        },
-        "training": {
-            "training_data": {"systems": train, "batch_size": 1},
-            "validation_data": {"systems": test, "batch_size": 1, "numb_btch": 20},
-            "numb_steps": steps, "seed": 10, "disp_file": "lcurve.out", "disp_freq": max(1, steps // 10), "save_freq": steps,
-        },
-    }  # fmt: skip
+    settings = deepmd_input(elements, train, steps, sel=[SEL[s] if water else 80 for s in elements], smooth=0.5 if water else 2.0)
+    settings["training"] |= {"validation_data": {"systems": test, "batch_size": 1, "numb_btch": 20}, "seed": 10}
     (folder / "input.json").write_text(json.dumps(settings))
 
     def read() -> Curve:

@@ -14,8 +14,7 @@ def on_cpu() -> bool:
 
 def atoms_at_once() -> int:
     """Atoms whose intermediates are alive together. 33: they stay in L2, and 32 would alias in the cache, whose lines repeat
-    every 4096 bytes; 32,768: 0.8 GB of the
-    default model's."""
+    every 4096 bytes; 32,768: 0.8 GB of the default model's."""
     return 33 if on_cpu() else 1 << 15
 
 
