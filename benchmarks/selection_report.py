@@ -55,6 +55,8 @@ def report(content: dict[str, Any], rules: list[str], seeds: list[int]) -> None:
             ratio = [(x or n) / y for x, n, y in zip(found[rule], last, found[reference], strict=True) if y]
             mean = ("> " if None in found[rule] else "") + f"{np.mean(ratio):.2f}"
             print(f"| {rule} | {cells(found[rule], rule)} | {mean} ({min(ratio):.2f} to {max(ratio):.2f}) |")
+    if all(worst(r) is None for rows in curves.values() for r in rows):
+        return
     print("\n| rule | labels at which every property is first tolerable, by seed | within half of it |\n|---|---|---|")
     for rule in rules:
         each = [[(r["labels"], w) for r in curves[f"{s} {rule}"] if (w := worst(r)) is not None] for s in seeds]
